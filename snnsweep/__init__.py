@@ -1,0 +1,35 @@
+"""snnsweep: train and attack variants of spiking neural networks, and map the front of what they can do.
+
+`TrialConfig` describes a variant, `evaluate` trains, attacks and measures it, `Sweep` does so for many on a Ray
+cluster. The heavy imports wait until a name is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from snnsweep.config import TrialConfig
+    from snnsweep.evaluate import evaluate
+    from snnsweep.result import OBJECTIVES, Result
+    from snnsweep.results.front import front
+    from snnsweep.results.store import load_results
+    from snnsweep.sweep.launch import Sweep
+
+__version__ = "0.1.0"
+__all__ = ["OBJECTIVES", "Result", "Sweep", "TrialConfig", "evaluate", "front", "load_results"]
+
+_HOMES = {
+    "OBJECTIVES": "result",
+    "Result": "result",
+    "Sweep": "sweep.launch",
+    "TrialConfig": "config",
+    "evaluate": "evaluate",
+    "front": "results.front",
+    "load_results": "results.store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'snnsweep' has no attribute {name!r}")
+    return getattr(import_module(f"snnsweep.{_HOMES[name]}"), name)

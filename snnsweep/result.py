@@ -1,0 +1,90 @@
+"""What one trial gave: a frozen `Result`, and the one place where metric names are spelled."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from snnsweep.config import TrialConfig
+from snnsweep.errors import UnknownName, nearest
+
+Status = Literal["finished", "stopped", "failed", "infeasible"]
+Direction = Literal["maximize", "minimize"]
+
+OBJECTIVES: dict[str, Direction] = {
+    "clean_accuracy": "maximize",
+    "robust_accuracy": "maximize",
+    "gradient_sparsity": "maximize",
+    "gradient_sparsity/zero_share": "maximize",
+    "gradient_sparsity/small_share": "maximize",
+    "gradient_sparsity/gini": "maximize",
+    "gradient_sparsity/l1": "minimize",
+    "gradient_sparsity/l2": "minimize",
+    "gradient_sparsity/vanished_share": "minimize",
+    "gradient_sparsity/tiny_share": "minimize",
+    "gradient_sparsity/second_rule": "maximize",
+    "gradient_sparsity/second_rule/gini": "maximize",
+    "gradient_sparsity/second_rule/small_share": "maximize",
+    "gradient_sparsity/second_rule/l1": "minimize",
+    "gradient_sparsity/second_rule/l2": "minimize",
+    "gradient_sparsity/second_rule/vanished_share": "minimize",
+    "time/train_s": "minimize",
+    "time/attack_s": "minimize",
+}
+DEFAULT_OBJECTIVES = ("clean_accuracy", "robust_accuracy", "gradient_sparsity")
+PER_ATTACK = "robust_accuracy/"
+PER_LAYER = "gradient_sparsity/zero_share/"
+
+
+def direction(metric: str) -> Direction:
+    """Whether more of a metric is better.
+
+    Raises:
+        UnknownName: no trial reports such a metric. Whether an attack or a layer of that name exists
+            depends on the variant and is not known here.
+    """
+    if metric in OBJECTIVES:
+        return OBJECTIVES[metric]
+    if metric.startswith((PER_ATTACK, PER_LAYER)):
+        return "maximize"
+    raise UnknownName(f"unknown objective {metric!r}; {nearest(metric, OBJECTIVES)}")
+
+
+class Result(BaseModel):
+    """One trial's outcome.
+
+    Attributes:
+        status: `finished`; `infeasible` (its figures cannot be believed); `failed`; `stopped` (early).
+        metrics: by name; accuracies, shares and sparsities are fractions in [0, 1].
+        warnings: what the reader of the figures has to know.
+        epochs: epochs trained.
+        cause: why it failed or is infeasible, else "".
+        history: one dict of metrics per epoch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: Status
+    config: TrialConfig
+    metrics: dict[str, float] = {}
+    warnings: tuple[str, ...] = ()
+    epochs: int = 0
+    cause: str = ""
+    history: tuple[dict[str, float], ...] = ()
+
+    @property
+    def clean_accuracy(self) -> float:
+        return self.metrics["clean_accuracy"]
+
+    @property
+    def robust_accuracy(self) -> float:
+        return self.metrics["robust_accuracy"]
+
+    @property
+    def gradient_sparsity(self) -> float:
+        return self.metrics["gradient_sparsity"]
+
+    def row(self, trial_id: str) -> dict[str, Any]:
+        """The trial as one row of `results.parquet`."""
+        head = {"trial_id": trial_id, "status": self.status}
+        tail = {"epochs": self.epochs, "warnings": list(self.warnings), "cause": self.cause}
+        return {**head, **self.config.to_flat(), **self.metrics, **tail}
