@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from snnsweep.config import TrialConfig
-    from snnsweep.evaluate import evaluate
+    from snnsweep.evaluation import evaluate
     from snnsweep.result import OBJECTIVES, Result
     from snnsweep.results.front import front
     from snnsweep.results.store import load_results
@@ -23,7 +23,7 @@ _HOMES = {
     "Result": "result",
     "Sweep": "sweep.launch",
     "TrialConfig": "config",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "front": "results.front",
     "load_results": "results.store",
 }

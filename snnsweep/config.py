@@ -73,7 +73,7 @@ class DataConfig(_Group):
     """
 
     name: Annotated[str, _name_in(registry.datasets)] = "digits"
-    subset: Annotated[int | None, BeforeValidator(_none), Field(ge=1)] = None
+    subset: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_none)] = None
     augment: Literal["none", "flip", "crop", "flip+crop"] = "none"
     batch_size: int = Field(64, ge=1)
 
@@ -153,7 +153,7 @@ class TrainConfig(_Group):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
-    grad_clip: Annotated[float | None, BeforeValidator(_none), Field(gt=0)] = None
+    grad_clip: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none)] = None
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
@@ -204,7 +204,7 @@ class TrialConfig(_Group):
         if suite not in registry.suites.names():
             return values  # the field's own validator names the mistake
         filled = dict(values)
-        for key, value in registry.suites.get(suite).defaults.items():
+        for key, value in registry.suites.get(suite)().defaults.items():
             group, _, field = key.partition(".")
             given = filled.get(group, {})
             if isinstance(given, Mapping):

@@ -1,0 +1,86 @@
+"""What every model shares: image -> code -> network -> logits, and layers that act on each time step alike."""
+
+import torch
+from torch import Tensor, nn
+
+from snnsweep.config import ImageSpec
+
+
+class _PerStep(nn.Module):
+    """Runs the layer class that follows it among the bases on [T * N, ...], so that batch statistics are over T * N."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class Conv2d(_PerStep, nn.Conv2d):
+    """[T, N, C, H, W] -> [T, N, C', H', W']."""
+
+
+class BatchNorm2d(_PerStep, nn.BatchNorm2d):
+    """[T, N, C, H, W] -> the same shape."""
+
+
+class MaxPool2d(_PerStep, nn.MaxPool2d):
+    """[T, N, C, H, W] -> [T, N, C, H', W']."""
+
+
+class AvgPool2d(_PerStep, nn.AvgPool2d):
+    """[T, N, C, H, W] -> [T, N, C, H', W']."""
+
+
+class AdaptiveAvgPool2d(_PerStep, nn.AdaptiveAvgPool2d):
+    """[T, N, C, H, W] -> [T, N, C, H', W']."""
+
+
+class Normalize(nn.Module):
+    """(z - mean) / std per channel of [..., C, H, W]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (z - self.mean) / self.std
+
+
+class SNN(nn.Module):
+    """A spiking classifier of images in [0, 1]: encoder, normalisation, network, mean over time.
+
+    Normalisation comes after the encoder, because encoders read pixels in [0, 1], and is left out where the code is
+    spikes: a spike stays 0 or 1, so that a later layer's input events can be counted as such.
+
+    Args:
+        encoder: [N, C, H, W] -> [T, N, C, H, W], with the bool attributes `binary` (its code is spikes) and `random`
+            (each call draws fresh noise).
+        network: [T, N, C, H, W] -> [T, N, classes].
+        spec: brings the channels' mean and standard deviation.
+    """
+
+    def __init__(self, encoder: nn.Module, network: nn.Module, spec: ImageSpec):
+        super().__init__()
+        self.encoder = encoder
+        self.normalize = Normalize(spec.mean, spec.std)
+        self.network = network
+
+    @property
+    def random(self) -> bool:
+        """Whether two calls on one image may differ."""
+        return bool(self.encoder.random)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The code [T, N, C, H, W] of the images x, [N, C, H, W] in [0, 1]."""
+        return self.encoder(x)
+
+    def forward_encoded(self, z: Tensor) -> Tensor:
+        """Logits [N, classes], the mean over time, of the code z, [T, N, C, H, W] as `encode` gives it."""
+        currents = z if self.encoder.binary else self.normalize(z)
+        return self.network(currents).mean(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [N, classes] of the images x, [N, C, H, W] in [0, 1]."""
+        return self.forward_encoded(self.encode(x))

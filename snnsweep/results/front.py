@@ -1,0 +1,76 @@
+"""The front: the trials that no other trial beats in every objective."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from snnsweep.result import Direction
+
+
+def non_dominated(values: NDArray[np.floating], directions: Sequence[Direction]) -> NDArray[np.bool_]:
+    """Which points no other point dominates, exactly.
+
+    A point dominates another when it is at least as good in every objective and better in one; equal points
+    do not dominate each other and stay or go together.
+
+    Args:
+        values: [n, m], n points in m >= 1 objectives; infinities are allowed.
+        directions: m of them.
+
+    Returns:
+        A mask [n]. Time is O(n log n + n f m) for a front of f distinct points, memory O(n m).
+
+    Raises:
+        ValueError: `values` is not [n, m] for m directions, or holds a NaN.
+    """
+    costs = _costs(values, directions)
+    if np.isnan(costs).any():
+        rows = np.flatnonzero(np.isnan(costs).any(axis=1))
+        raise ValueError(f"a point on a front needs a number in every objective; NaN in row {rows[0]}")
+    points, place = np.unique(costs, axis=0, return_inverse=True)
+    kept = np.zeros(len(points), dtype=bool)
+    # Whoever dominates a point comes before it in lexicographic order, so that the first of the rest is always kept.
+    rest, left = points.T, np.arange(len(points))
+    while left.size:
+        kept[left[0]] = True
+        escapes = (rest < rest[:, :1]).any(axis=0)
+        rest, left = rest[:, escapes], left[escapes]
+    return kept[place.reshape(-1)]
+
+
+def front(results: pd.DataFrame, objectives: Mapping[str, Direction]) -> pd.DataFrame:
+    """The finished trials that no other finished trial dominates.
+
+    Trials with another status, or without a finite value in some objective, neither enter the front nor push
+    anyone off it.
+
+    Returns:
+        Rows of `results` with the same columns, best in the first objective first (ties: in the next one);
+        empty when no trial has finished.
+    """
+    if "status" not in results or any(name not in results for name in objectives):
+        return results.iloc[:0]
+    values = np.column_stack([numbers(results, name) for name in objectives])
+    able = (results["status"] == "finished").to_numpy(dtype=bool) & np.isfinite(values).all(axis=1)
+    candidates, values, directions = results[able], values[able], list(objectives.values())
+    mask = non_dominated(values, directions)
+    best_first = np.lexsort(_costs(values[mask], directions).T[::-1])
+    return candidates[mask].iloc[best_first].reset_index(drop=True)
+
+
+def numbers(frame: pd.DataFrame, column: str) -> NDArray[np.float64]:
+    """A column as floats [n]; NaN where it is empty or no number, or where there is no such column."""
+    if column not in frame:
+        return np.full(len(frame), np.nan)
+    return pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+
+
+def _costs(values: NDArray[np.floating], directions: Sequence[Direction]) -> NDArray[np.float64]:
+    """The points with every objective turned so that less is better."""
+    points = np.asarray(values, dtype=float)
+    if points.ndim != 2 or points.shape[1] != len(directions) or not directions:
+        raise ValueError(f"{len(directions)} objectives need values of shape [n, {len(directions)}]; {points.shape}")
+    signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
+    return points * signs + 0.0  # -0.0 and 0.0 become one value

@@ -1,0 +1,71 @@
+"""The Ray cluster that a sweep runs on."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+from snnsweep.errors import SnnSweepError, UserError
+
+# Read by Ray when Tune starts; none of these wins over what the user set.
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own box and tables; the sweep shows its own
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a csv, json and event file a trial
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+TOKEN = Path.home() / ".ray" / "auth_token"
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[None]:
+    """Joins the cluster at `address`, or starts one on this machine; a cluster that is already joined is used.
+
+    Ray guards a local cluster with a token by itself; setting RAY_AUTH_MODE here would come too late for its
+    servers. The token that it writes is made readable by its owner alone.
+
+    Raises:
+        UserError: no cluster answers at `address`.
+        SnnSweepError: Ray does not start on this machine.
+    """
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    if ray.is_initialized():
+        yield
+        return
+    had_token = TOKEN.exists()
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({"include_dashboard": False} if address is None else {}))
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if address is None:
+            raise SnnSweepError(f"Ray does not start on this machine: {reason}") from error
+        raise UserError(
+            f"--address {address}: no Ray cluster answers ({reason}); start one with `ray start --head`, or leave "
+            "--address out to use this machine alone"
+        ) from None
+    if TOKEN.exists() and not had_token:
+        TOKEN.chmod(0o600)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its advice names commands that are not ours
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def slots(cpus: float, gpus: float, most: int | None) -> int:
+    """Trials that fit side by side, at most `most`.
+
+    Raises:
+        UserError: not even one fits.
+    """
+    have = ray.cluster_resources()
+    fits = min(have.get("CPU", 0) // cpus if cpus else float("inf"), have.get("GPU", 0) // gpus if gpus else float("inf"))
+    if fits < 1:
+        raise UserError(
+            f"a trial asks for {cpus:g} CPU and {gpus:g} GPU, but the cluster has {have.get('CPU', 0):g} CPU and "
+            f"{have.get('GPU', 0):g} GPU in all; lower --cpus-per-trial or --gpus-per-trial"
+        )
+    return int(min(fits, most or fits))

@@ -1,0 +1,90 @@
+"""What a trial costs, from measured steps of an untrained model: nothing is trained that is kept."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from snnsweep import data
+from snnsweep.attacks import Threat, suites
+from snnsweep.config import TrialConfig
+from snnsweep.evaluation import Evaluation
+from snnsweep.sweep.preflight import space_works
+from snnsweep.sweep.space import SMOKE, Space
+
+MEASURED = 4  # variants that are built and timed
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Attributes:
+    parameters: trainable numbers.
+    train_s, attack_s: seconds of a whole trial's training and of its attacks and measurements.
+    """
+
+    parameters: int
+    train_s: float
+    attack_s: float
+
+
+def estimate(config: TrialConfig, data_dir: Path) -> Cost:
+    """Builds the variant, takes two training steps and attacks one batch, and scales up.
+
+    The attack's labels are the model's own answers, so that every sample is attacked: an upper bound.
+    """
+    trial = Evaluation(config, data_dir)
+    split, batch = trial.data.train, config.data.batch_size
+    x, y = split.images(slice(0, batch)), split.y[:batch]
+    trial.model.train()
+    trial.trainer.step(x, y)
+    step_s = _seconds(lambda: trial.trainer.step(x, y), trial.device)
+    trial.model.eval()
+    with torch.no_grad():
+        answers = trial.model(x).argmax(1)
+        forward_s = _seconds(lambda: trial.model(x), trial.device)
+    suite, threat = suites.get(config.attack.suite)(), Threat.of(config.threat)
+    suite_s = _seconds(lambda: suites.run(trial.model, x, answers, suite, threat, 0, batch), trial.device)
+    images = len(trial.data.validation)
+    samples, validation_s = min(config.attack.samples, images), forward_s * images / batch
+    return Cost(
+        parameters=sum(p.numel() for p in trial.model.parameters() if p.requires_grad),
+        train_s=config.train.epochs * (step_s * max(1, len(split) // batch) + validation_s),
+        attack_s=(suite_s + 2 * step_s) * samples / batch + validation_s,
+    )
+
+
+def check_space(source: str, trials: int, seed: int, data_dir: Path | None, smoke: bool) -> dict[str, Any]:
+    """Samples a space, measures some of its variants, and scales up to a sweep.
+
+    Returns:
+        question, objectives, trials, variants (config and cost each), and hours of one worker: low, median, high.
+
+    Raises:
+        UserError: all that is wrong with the space.
+    """
+    space, folder = Space.read(source), data_dir or data.default_folder()
+    configs = space_works(space, seed, {"seed": seed}, SMOKE if smoke else {}, folder)
+    variants = [(config, estimate(config, folder)) for config in configs[:MEASURED]]
+    hours = sorted(trials * (cost.train_s + cost.attack_s) / 3600 for _, cost in variants)
+    return {
+        "space": space.source,
+        "question": space.question,
+        "objectives": space.objectives,
+        "trials": trials,
+        "variants": [config.to_flat() | asdict(cost) for config, cost in variants],
+        "worker_hours": {"low": hours[0], "median": median(hours), "high": hours[-1]},
+    }
+
+
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

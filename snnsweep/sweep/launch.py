@@ -1,0 +1,231 @@
+"""`Sweep`: checks everything first, then runs a space's trials through Ray Tune, and leaves a folder behind."""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray
+from ray import tune
+
+from snnsweep import data
+from snnsweep.config import Flat
+from snnsweep.errors import UserError, nearest
+from snnsweep.results import store
+from snnsweep.results.front import front
+from snnsweep.results.picture import front_picture
+from snnsweep.sweep import preflight
+from snnsweep.sweep.cluster import connect, slots
+from snnsweep.sweep.provenance import now, provenance
+from snnsweep.sweep.search import SAMPLERS, StudySearcher, open_study
+from snnsweep.sweep.signals import ending_on_signal
+from snnsweep.sweep.space import SMOKE, Space
+from snnsweep.sweep.trainable import SweepTrial
+from snnsweep.sweep.watch import Progress, Recorder, trial_name
+from snnsweep.tracking.mlflow import Tracker, redacted
+
+SMOKE_TRIALS = 2
+
+
+class Sweep:
+    """Many trials over one space, in one folder, as one MLflow parent run.
+
+    Args:
+        space: path of a space file.
+        trials: how many.
+        storage: folder that holds sweeps; the embedded MLflow database lies there too.
+        name: of the sweep and its folder; by default the space's name and the time.
+        seed: of the sampler, and of every trial whose space does not set `seed`.
+        sampler: `tpe`, `nsga2` or `random`.
+        tracking_uri: an MLflow server; by default a sqlite file in `storage`.
+        data_dir: folder of the data sets, the same on every node.
+        address: of a running Ray cluster; by default one is started on this machine.
+        cpus_per_trial, gpus_per_trial: what a trial reserves; by default one GPU where the cluster has any.
+        max_concurrent: trials side by side; by default what the cluster holds.
+        time_budget: seconds after which no trial goes on.
+        smoke: tiny trials that prove that the space runs; their figures mean nothing.
+        listener: called with the `Progress` whenever something happened.
+
+    Attributes:
+        folder: where the sweep is.
+        interrupted: whether a signal ended it.
+    """
+
+    def __init__(
+        self,
+        space: Path | str,
+        trials: int = 20,
+        *,
+        storage: Path | str = "sweeps",
+        name: str | None = None,
+        seed: int = 0,
+        sampler: str = "tpe",
+        tracking_uri: str | None = None,
+        data_dir: Path | str | None = None,
+        address: str | None = None,
+        cpus_per_trial: int = 1,
+        gpus_per_trial: float | None = None,
+        max_concurrent: int | None = None,
+        time_budget: float | None = None,
+        smoke: bool = False,
+        listener: Callable[[Progress], None] = lambda progress: None,
+    ):
+        if sampler not in SAMPLERS:
+            raise UserError(f"unknown sampler {sampler!r}; {nearest(sampler, SAMPLERS)}")
+        self.space = Space.read(space)
+        self.trials = min(trials, SMOKE_TRIALS) if smoke else trials
+        self.storage = Path(storage).resolve()
+        self.name = name or f"{self.space.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        self.folder = self.storage / self.name
+        self.seed, self.sampler, self.smoke = seed, sampler, smoke
+        self.tracking_uri = tracking_uri or f"sqlite:///{self.storage / 'mlflow.db'}"
+        artifacts = None if tracking_uri else self.storage / "mlflow-artifacts"
+        self.tracker = Tracker(self.tracking_uri, self.space.name, artifacts)
+        self.data_dir = Path(data_dir or data.default_folder()).resolve()
+        self.address, self.cpus, self.gpus = address, cpus_per_trial, gpus_per_trial
+        self.max_concurrent, self.time_budget, self.listener = max_concurrent, time_budget, listener
+        self.interrupted = False
+
+    def run(self) -> "Sweep":
+        """Runs all trials and writes the front.
+
+        Raises:
+            UserError: something given cannot be used; no sweep has been begun then.
+        """
+        self._check()
+        with connect(self.address):
+            self._reserve()
+            self.storage.mkdir(parents=True, exist_ok=True)
+            self.tracker.connect()
+            self.folder.mkdir()
+            facts = self._provenance()
+            store.write_json(self.folder / "sweep.json", facts)
+            self.tracker.start_sweep(self.name, _tags(facts), _params(facts), self._note())
+            status = "broken"
+            try:
+                recorder = self._tune(facts)
+                status = "interrupted" if self.interrupted else "finished"
+                recorder.stop_rest(status if self.interrupted else "the time budget ended")
+            finally:
+                self._close(facts | {"status": status, "ended": now()})
+        return self
+
+    def results(self) -> pd.DataFrame:
+        """A row for every trial that ended."""
+        return store.load_results(self.folder)
+
+    def front(self) -> pd.DataFrame:
+        """The finished trials that no other one beats in every objective."""
+        return front(self.results(), self.space.objectives)
+
+    def _check(self) -> None:
+        preflight.all_at_once(
+            [
+                self._numbers_fit,
+                lambda: preflight.folder_is_free(self.storage, self.name),
+                lambda: preflight.space_works(self.space, self.seed, self._defaults, self._overrides, self.data_dir),
+            ]
+        )
+
+    def _numbers_fit(self) -> None:
+        least = {"trials": (self.trials, 1), "cpus-per-trial": (self.cpus, 1), "gpus-per-trial": (self.gpus, 0)}
+        least |= {"max-concurrent": (self.max_concurrent, 1), "time-budget": (self.time_budget, 1), "seed": (self.seed, 0)}
+        wrong = [f"--{key} {value}: has to be at least {low}" for key, (value, low) in least.items() if value is not None and value < low]
+        if wrong:
+            raise UserError("\n".join(wrong))
+
+    def _reserve(self) -> None:
+        if self.gpus is None:
+            self.gpus = float(ray.cluster_resources().get("GPU", 0) > 0)
+        self.side_by_side = slots(self.cpus, self.gpus, self.max_concurrent)
+
+    @property
+    def _defaults(self) -> Flat:
+        return {"seed": self.seed, "device": "cuda" if self.gpus else "cpu"}
+
+    @property
+    def _overrides(self) -> Flat:
+        return SMOKE if self.smoke else {}
+
+    def _tune(self, facts: dict[str, Any]) -> Recorder:
+        objectives = self.space.objectives
+        sampler = SAMPLERS[self.sampler](self.seed, max(4, min(10, self.trials // 3)))
+        study = open_study(self.folder, self.name, objectives, sampler)
+        progress = Progress(self.trials, objectives, self.side_by_side)
+        recorder = Recorder(store.Store(self.folder, facts), self.tracker, progress, self.listener)
+        given = {"space": self.space, "data_dir": str(self.data_dir), "threads": max(1, int(self.cpus))}
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(SweepTrial, **given), {"cpu": self.cpus, "gpu": self.gpus or 0}),
+            tune_config=tune.TuneConfig(
+                search_alg=StudySearcher(study, self.space, self._defaults, self._overrides),
+                num_samples=self.trials,
+                max_concurrent_trials=self.side_by_side,
+                time_budget_s=self.time_budget,
+                reuse_actors=True,
+                trial_name_creator=trial_name,
+                trial_dirname_creator=trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name="ray",
+                storage_path=str(self.folder),
+                callbacks=[recorder],
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1, checkpoint_at_end=True),
+                failure_config=tune.FailureConfig(max_failures=0),
+                verbose=0,
+            ),
+        )
+        with ending_on_signal(self._interrupt):
+            tuner.fit()
+        return recorder
+
+    def _interrupt(self) -> None:
+        self.interrupted = True
+
+    def _close(self, facts: dict[str, Any]) -> None:
+        """The front to parquet and MLflow, from the rows on disk: one source for what everybody shows."""
+        store.write_json(self.folder / "sweep.json", facts)
+        files = [self.folder / "sweep.json"]
+        if (self.folder / store.RESULTS).exists():
+            members = self.front()
+            store.write_front(self.folder, members)
+            picture = front_picture(self.results(), members, self.space.objectives)
+            files += [self.folder / store.RESULTS, self.folder / store.FRONT]
+            self.tracker.log_front(members, picture, files, self.space.objectives)
+        self.tracker.end_sweep({"finished": "FINISHED", "interrupted": "KILLED"}.get(facts["status"], "FAILED"))
+
+    def _provenance(self) -> dict[str, Any]:
+        return provenance(
+            self.space,
+            name=self.name,
+            status="running",
+            trials=self.trials,
+            seed=self.seed,
+            sampler=self.sampler,
+            smoke=self.smoke,
+            overrides=self._overrides,
+            tracking_uri=redacted(self.tracking_uri),
+            data_dir=str(self.data_dir),
+            trials_side_by_side=self.side_by_side,
+            cpus_per_trial=self.cpus,
+            gpus_per_trial=self.gpus,
+            time_budget_s=self.time_budget,
+        )
+
+    def _note(self) -> str:
+        smoke = "\n\n**Smoke run: the figures mean nothing.**" if self.smoke else ""
+        return f"{self.space.question}\n\n`snnsweep front {self.folder}`{smoke}"
+
+
+def _tags(facts: dict[str, Any]) -> dict[str, str]:
+    return {
+        "snnsweep.space_sha256": facts["space"]["sha256"],
+        "snnsweep.git_commit": facts["git_commit"] or "",
+        "snnsweep.smoke": str(facts["smoke"]).lower(),
+        "snnsweep.version": facts["versions"]["snnsweep"] or "",
+    }
+
+
+def _params(facts: dict[str, Any]) -> dict[str, Any]:
+    shown = ("trials", "seed", "sampler", "data_dir", "trials_side_by_side", "cpus_per_trial", "gpus_per_trial")
+    return {key: facts[key] for key in shown} | {"objectives": ", ".join(facts["objectives"])}

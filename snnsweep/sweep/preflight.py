@@ -1,0 +1,85 @@
+"""What has to hold before a sweep writes anything: every mistake found here is told at once."""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from snnsweep import data, models
+from snnsweep.attacks import suites
+from snnsweep.config import Flat, TrialConfig
+from snnsweep.errors import SpaceError, UserError, nearest
+from snnsweep.evaluation import device_of
+from snnsweep.result import PER_ATTACK, PER_LAYER
+from snnsweep.sweep.space import Space
+
+
+def all_at_once(checks: Iterable[Callable[[], object]]) -> None:
+    """Runs every check; raises one UserError with the text of all that failed."""
+    mistakes: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise UserError("\n".join(dict.fromkeys(mistakes)))
+
+
+def space_works(space: Space, seed: int, defaults: Flat, overrides: Flat, folder: Path) -> list[TrialConfig]:
+    """Sampled variants of a space whose objectives, data sets and devices are there.
+
+    Raises:
+        UserError: all that is wrong.
+    """
+    found: list[TrialConfig] = []
+    all_at_once([lambda: space.objectives, lambda: found.extend(space.probe(seed, defaults, overrides))])
+    sets = {config.data.name: config for config in found}
+    all_at_once(
+        [
+            lambda: _objectives_exist(space, found),
+            *(lambda config=config: data.load(config, device_of("cpu"), folder) for config in sets.values()),
+        ]
+    )
+    return found
+
+
+def folder_is_free(storage: Path, name: str) -> None:
+    """Raises:
+    UserError: the sweep's folder exists, or cannot be made.
+    """
+    if not name or "/" in name or name.startswith("."):
+        raise UserError(f"--name {name!r}: a sweep's name is a folder's: no slash, no dot in front")
+    folder = storage / name
+    if folder.exists():
+        raise UserError(
+            f"{folder}: a sweep of that name exists; take another --name, or look at it with "
+            f"`snnsweep front {folder}`"
+        )
+    above = next(parent for parent in (storage, *storage.parents) if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"--storage {storage}: {above} is not a folder that can be written to; give another --storage")
+
+
+def _objectives_exist(space: Space, configs: list[TrialConfig]) -> None:
+    """That each sampled variant reports every objective."""
+    for objective in space.objectives:
+        for prefix, names_of in ((PER_ATTACK, _attack_figures), (PER_LAYER, _layers)):
+            if not objective.startswith(prefix):
+                continue
+            for config in configs:
+                names = names_of(config)
+                if objective.removeprefix(prefix) not in names:
+                    raise SpaceError(
+                        f"{space.source}: OBJECTIVES: {objective!r} is not reported by every variant of this space; "
+                        f"{nearest(objective, [prefix + name for name in names])}"
+                    )
+
+
+def _attack_figures(config: TrialConfig) -> list[str]:
+    suite = suites.get(config.attack.suite)()
+    return [*(step.label for step in suite.steps), "clean"]
+
+
+def _layers(config: TrialConfig) -> list[str]:
+    network = models.build(config).network
+    return [name for name, module in network.named_modules() if next(module.children(), None) is None]

@@ -1,0 +1,36 @@
+"""Ctrl-C and SIGTERM end a sweep in order; a second one ends it at once."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def ending_on_signal(on_first: Callable[[], None]) -> Iterator[None]:
+    """Inside, the first SIGINT or SIGTERM calls `on_first` and lets Ray Tune stop with a snapshot (its SIGUSR1).
+
+    Ray does so itself for SIGINT alone, and cannot be asked afterwards whether it did. Outside the main thread
+    Python takes no handlers, and nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def first(number: int, frame: FrameType | None) -> None:
+        on_first()
+        for watched in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(watched, signal.default_int_handler)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, first)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

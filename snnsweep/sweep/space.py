@@ -1,0 +1,168 @@
+"""Space files: Python that asks one question.
+
+A space file has a docstring with the question, `space(trial)`, which calls Optuna's own `trial.suggest_*` with
+config keys as names and may return a dict of fixed values, and optionally `FIXED` (the same dict, for spaces that
+return nothing) and `OBJECTIVES` (metric names, or a dict of names with "maximize" or "minimize").
+"""
+
+import hashlib
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import optuna
+
+from snnsweep.config import Flat, TrialConfig
+from snnsweep.errors import SpaceError, UnknownName, UserError
+from snnsweep.result import DEFAULT_OBJECTIVES, Direction, direction
+
+PROBES = 16
+SMOKE: Flat = {"data.subset": 128, "train.epochs": 1, "attack.samples": 16, "model.width": 0.125}
+
+
+@dataclass(frozen=True)
+class Space:
+    """A space by its text, so that it travels to other processes and machines; it is executed when first used.
+
+    Attributes:
+        source: the path as the user gave it, for messages.
+    """
+
+    source: str
+    text: str
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Space":
+        """Raises:
+        SpaceError: there is no such file.
+        """
+        try:
+            return cls(str(path), Path(path).read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not a text file"
+            raise SpaceError(f"{path}: {reason}; give the path of a space file, e.g. one of search_spaces/") from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Space, (self.source, self.text)  # what was executed stays behind
+
+    @property
+    def name(self) -> str:
+        return Path(self.source).stem
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @cached_property
+    def module(self) -> ModuleType:
+        """The executed file. Its `register` calls take effect here.
+
+        Raises:
+            SpaceError: it raises, or has no `space`.
+        """
+        module = ModuleType(re.sub(r"\W", "_", f"snnsweep_space_{self.name}"))
+        module.__file__ = self.source
+        sys.modules[module.__name__] = module  # dataclasses look their module up there
+        self._guard(lambda: exec(compile(self.text, self.source, "exec"), module.__dict__))
+        if not callable(getattr(module, "space", None)):
+            raise SpaceError(
+                f"{self.source}: has no function `space(trial)`; define one that calls trial.suggest_* and returns "
+                "the fixed values"
+            )
+        return module
+
+    @property
+    def question(self) -> str:
+        return (self.module.__doc__ or "").strip().partition("\n")[0]
+
+    @cached_property
+    def objectives(self) -> dict[str, Direction]:
+        """Metric names with their directions, in the space's order.
+
+        Raises:
+            SpaceError: a name that no trial reports, or a wrong direction.
+        """
+        given = getattr(self.module, "OBJECTIVES", DEFAULT_OBJECTIVES)
+        if isinstance(given, str) or not given:
+            raise SpaceError(f'{self.source}: OBJECTIVES is {given!r}; write a tuple such as ("robust_accuracy",)')
+        found: dict[str, Direction] = {}
+        for name in given:
+            try:
+                found[name] = given[name] if isinstance(given, Mapping) else direction(name)
+                direction(name)
+            except UnknownName as error:
+                raise SpaceError(f"{self.source}: OBJECTIVES: {error}") from None
+            if found[name] not in get_args(Direction):
+                raise SpaceError(
+                    f"{self.source}: OBJECTIVES[{name!r}] is {found[name]!r}; allowed: maximize, minimize"
+                )
+        return found
+
+    def sample(self, trial: optuna.trial.BaseTrial, defaults: Flat, overrides: Flat) -> TrialConfig:
+        """One variant: `defaults`, under FIXED, under what the space returns and suggests, under `overrides`.
+
+        Raises:
+            SpaceError: the space raises, or returns what is not a dict.
+            ConfigError: what it gives is no valid configuration.
+        """
+        returned = self._guard(lambda: self.module.space(trial))
+        fixed = getattr(self.module, "FIXED", {})
+        for what, value in (("space(trial) returned", returned), ("FIXED is", fixed)):
+            if not isinstance(value, Mapping | None):
+                raise SpaceError(f"{self.source}: {what} {value!r}; it has to be a dict of config keys")
+        both = set(returned or {}) & set(trial.params)
+        if twice := sorted(key for key in both if returned[key] != trial.params[key]):
+            raise SpaceError(f"{self.source}: both suggested and returned as fixed: {', '.join(twice)}; drop one")
+        try:
+            return TrialConfig.from_flat({**defaults, **fixed, **(returned or {}), **trial.params, **overrides})
+        except UserError as error:
+            raise SpaceError(f"{self.source}: {error}") from None
+
+    def probe(self, seed: int, defaults: Flat, overrides: Flat, count: int = PROBES) -> list[TrialConfig]:
+        """Random variants, to find the space's mistakes before anything is written.
+
+        Raises:
+            SpaceError: every different mistake met.
+        """
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+        configs, mistakes = [], []
+        for _ in range(count):
+            try:
+                configs.append(self.sample(study.ask(), defaults, overrides))
+            except SpaceError as error:
+                mistakes.append(str(error))
+        if mistakes:
+            raise SpaceError("\n".join(dict.fromkeys(mistakes)))
+        return configs
+
+    def draw(self, seed: int, given: Mapping[str, Any], smoke: bool) -> TrialConfig:
+        """One random variant with some keys given; a given key that is searched steers the space's own branches.
+
+        Raises:
+            SpaceError: see `sample`.
+            ConfigError: mistakes in `given`.
+        """
+        typed = TrialConfig.from_flat(given).to_flat()
+        chosen = {key: typed[key] for key in given}
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+        study.enqueue_trial(chosen)
+        return self.sample(study.ask(), {"seed": seed}, {**(SMOKE if smoke else {}), **chosen})
+
+    def _guard(self, run: Callable[[], Any]) -> Any:
+        """Runs the user's code; whatever it raises is the user's to mend."""
+        try:
+            return run()
+        except UserError as error:
+            raise SpaceError(f"{self.source}: {error}") from None
+        except SyntaxError as error:
+            raise SpaceError(f"{self.source}, line {error.lineno}: {error.msg}") from None
+        except Exception as error:  # noqa: BLE001  (user code can raise anything)
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.source]
+            where = f"{self.source}, line {lines[-1]}" if lines else self.source
+            raise SpaceError(f"{where}: {type(error).__name__}: {error}") from None

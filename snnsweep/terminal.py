@@ -1,0 +1,188 @@
+"""What the terminal shows: a sweep's progress, its front, one result."""
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from fractions import Fraction
+from typing import Any
+
+import pandas as pd
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from snnsweep.config import DEFAULTS
+from snnsweep.result import Direction, Result
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+STYLE = {"finished": "green", "infeasible": "yellow", "stopped": "yellow", "failed": "red"}
+
+
+class ProgressView:
+    """Shows a `Progress`: a live panel on a terminal, else a line for each ended trial. Writes to stderr."""
+
+    def __init__(self) -> None:
+        self._live = Live(console=err, auto_refresh=False, transient=True)
+        self._told = 0
+
+    def __enter__(self) -> "ProgressView":
+        if err.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def __call__(self, progress: Any) -> None:
+        """Takes each change of a sweep's `Progress`."""
+        if progress.done > self._told and progress.last:
+            self._told = progress.done
+            err.print(ended_line(progress))
+        if err.is_terminal:
+            self._live.update(panel(progress), refresh=True)
+
+
+def ended_line(progress: Any) -> Text:
+    trial_id, result = progress.last
+    line = Text(f"{progress.done}/{progress.total} {trial_id} ")
+    line.append(result.status, STYLE[result.status])
+    figures = [f"{name} {number(result.metrics[name])}" for name in progress.objectives if name in result.metrics]
+    line.append("  " + "  ".join(figures) if figures else "")
+    line.append(f"  {result.cause}" if result.cause else "")
+    return line.append(f"  left {duration(progress.left_s)}", "dim")
+
+
+def panel(progress: Any) -> RenderableType:
+    counts = Text(f"{progress.done}/{progress.total} trials  running {len(progress.running)}")
+    for status, count in progress.ended.items():
+        counts.append(f"  {status} ").append(str(count), STYLE[status])
+    counts.append(f"  front {progress.front_size}  left {duration(progress.left_s)}")
+    running = "  ".join(f"{name} epoch {epoch}" for name, epoch in progress.running.items())
+    best = "  ".join(f"{name} {number(value)} ({whose})" for name, (value, whose) in progress.best.items())
+    bar = ProgressBar(total=progress.total, completed=progress.done, width=60)
+    return Group(bar, counts, Text(running, "dim"), Text(f"best: {best}" if best else "", "bold"))
+
+
+def front_table(front: pd.DataFrame, results: pd.DataFrame, objectives: Mapping[str, Direction]) -> Table:
+    """A row per member: its objectives with their 95 % intervals, and the config keys that differ over the sweep."""
+    table = Table(title=f"The front: {len(front)} of {len(results)} trials", title_justify="left")
+    table.add_column("trial")
+    for name, way in objectives.items():
+        table.add_column(f"{name}\n{'more' if way == 'maximize' else 'less'} is better", justify="right")
+    varied = varied_keys(results)
+    for key in varied:
+        table.add_column(key.replace(".", ".\n", 1))
+    for _, row in front.iterrows():
+        figures = [_with_interval(row, name) for name in objectives]
+        table.add_row(row["trial_id"], *figures, *(value(key, row[key]) for key in varied))
+    return table
+
+
+def varied_keys(results: pd.DataFrame) -> list[str]:
+    """The config keys that take more than one value."""
+    return [key for key in DEFAULTS if key in results and results[key].map(repr).nunique() > 1]
+
+
+def result_table(result: Result) -> Table:
+    """One result: its headline figures, then every other metric but the per-layer ones."""
+    table = Table(show_header=False)
+    for name, figure in result.metrics.items():
+        if not name.startswith("gradient_sparsity/zero_share/") and not name.endswith(("/low", "/high", "/n")):
+            table.add_row(name, _with_interval(result.metrics, name), _count(result.metrics, name))
+    return table
+
+
+def epoch_line(metrics: Mapping[str, float]) -> None:
+    """One trained epoch, to stderr."""
+    err.print("  ".join(f"{name} {number(figure)}" for name, figure in metrics.items()), style="dim")
+
+
+def show_front(facts: Mapping[str, Any], results: pd.DataFrame, front: pd.DataFrame) -> None:
+    """The front as a table, with what its figures are and are not."""
+    if facts["smoke"]:
+        out.print("smoke run: the figures mean nothing", style="bold yellow")
+    out.print(f"{facts['name']}: {facts['question']}", style="bold")
+    counts = results["status"].value_counts() if len(results) else pd.Series(dtype=int)
+    out.print("  ".join(f"{status} {count}" for status, count in counts.items()) + f"  (sweep {facts['status']})")
+    if front.empty:
+        out.print("no trial is on the front: none has finished")
+        return
+    out.print(front_table(front, results, facts["objectives"]))
+    for row in front.to_dict("records"):
+        for warning in row["warnings"]:
+            out.print(f"  {row['trial_id']}: {warning}", style="yellow", soft_wrap=True)
+    suites = ", ".join(sorted(front["attack.suite"].unique()))
+    out.print(
+        f"Validation split, one seed; brackets are 95 % intervals over samples. Robustness is against the suite "
+        f"{suites}, no stronger attack: the figures of a search are optimistic.",
+        style="dim",
+    )
+
+
+def cost_table(report: Mapping[str, Any]) -> Group:
+    """What `check` found: sampled variants with their cost, and the sweep's."""
+    variants = pd.DataFrame(report["variants"])
+    table = Table()
+    varied = varied_keys(variants)
+    for name in (*varied, "parameters", "train_s", "attack_s"):
+        table.add_column(name.replace(".", ".\n", 1), justify="right")
+    for row in report["variants"]:
+        cost = [f"{row['parameters']:,}", f"{row['train_s']:.0f}", f"{row['attack_s']:.0f}"]
+        table.add_row(*(value(key, row[key]) for key in varied), *cost)
+    hours = report["worker_hours"]
+    total = f"{report['trials']} trials: {hours['median']:.2g} hours of one worker ({hours['low']:.2g}-{hours['high']:.2g})"
+    return Group(Text(report["question"], "bold"), f"objectives: {', '.join(report['objectives'])}", table, total)
+
+
+def parts_table(parts: Mapping[str, Mapping[str, str]]) -> Table:
+    table = Table("kind", "name", "what it is")
+    for kind, named in parts.items():
+        for name, about in named.items():
+            table.add_row(kind, name, about)
+        table.add_section()
+    return table
+
+
+def findings_table(findings: Iterable[Any]) -> Table:
+    """The doctor's findings; what has to be mended stands out."""
+    table = Table("", "what", "found", "mend it with")
+    for finding in findings:
+        mark = Text("!", "bold red") if finding.mend else Text("ok", "green")
+        table.add_row(mark, Text(finding.what), Text(finding.found), Text(finding.mend))
+    return table
+
+
+def number(figure: Any) -> str:
+    """Four significant digits, enough to tell 0.8125 from 0.8126 and short enough for a table."""
+    return "-" if figure is None or (isinstance(figure, float) and math.isnan(figure)) else f"{float(figure):.4g}"
+
+
+def value(key: str, given: Any) -> str:
+    """A config value as people write it: eps as a fraction of 255 where it is one."""
+    if key == "threat.eps" and given is not None:
+        share = Fraction(float(given) * 255).limit_denominator(100)
+        if abs(float(share) / 255 - given) < 1e-9 and share.denominator == 1:
+            return f"{share}/255"
+    return number(given) if isinstance(given, float) else str(given)
+
+
+def duration(seconds: float | None) -> str:
+    return "?" if seconds is None else str(timedelta(seconds=round(seconds)))
+
+
+def bullet_list(lines: Iterable[str]) -> str:
+    return "\n".join(f"  - {line}" for line in lines)
+
+
+def _with_interval(row: Mapping[str, Any] | pd.Series, name: str) -> str:
+    low, high = row.get(f"{name}/low"), row.get(f"{name}/high")
+    shown = number(row.get(name))
+    return shown if low is None or high is None or pd.isna(low) else f"{shown} ({low:.3f}-{high:.3f})"
+
+
+def _count(metrics: Mapping[str, float], name: str) -> str:
+    count = metrics.get(f"{name}/n")
+    return "" if count is None else f"n={count:.0f}"

@@ -1,0 +1,1 @@
+"""Where a sweep is told to the world while it runs."""

@@ -1,0 +1,94 @@
+"""The plain training loop, an epoch at a time, so that whoever drives it can report, checkpoint or stop in between."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler
+
+from snnsweep.config import TrainConfig, TrialConfig
+from snnsweep.data import Split, batches
+from snnsweep.errors import Diverged
+from snnsweep.registry import trainers
+
+
+class Trainer:
+    """Trains a model on one split.
+
+    Attributes:
+        epochs_done: finished epochs.
+    """
+
+    def __init__(self, model: nn.Module, config: TrialConfig, split: Split):
+        self.model, self.config, self.split = model, config, split
+        self.objective = trainers.get(config.train.objective)
+        self.optimizer = _optimizer(model, config.train)
+        self.schedule = _schedule(self.optimizer, config.train)
+        self.rng = torch.Generator().manual_seed(config.seed)
+        self.epochs_done = 0
+
+    def epoch(self) -> dict[str, float]:
+        """Trains one epoch; the mean loss and the rate it ran with.
+
+        Raises:
+            Diverged: a loss or a parameter is not finite.
+        """
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.model.train()
+        losses = []
+        for x, y in batches(self.split, self.config.data.batch_size, self.rng, self.config.data.augment):
+            losses.append(self.step(x, y))
+        loss = float(torch.stack(losses).mean())  # read once an epoch: a read per step would drain a GPU's queue
+        self.schedule.step()
+        self._check_finite(loss)
+        self.epochs_done += 1
+        return {"train/loss": loss, "train/lr": rate}
+
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
+        """One optimiser step on a batch; its loss."""
+        settings = self.config.train
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+            loss = self.objective(self.model, x, y, self.config, self.rng)
+        loss.backward()
+        if settings.grad_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip)
+        self.optimizer.step()
+        return loss.detach().float()
+
+    def _check_finite(self, loss: float) -> None:
+        epoch = self.epochs_done + 1
+        if loss - loss != 0:
+            raise Diverged(epoch, "the training loss")
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise Diverged(epoch, "a parameter")
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on as if never stopped."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "rng": self.rng.get_state(),
+            "epochs_done": self.epochs_done,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.rng.set_state(state["rng"].cpu())
+        self.epochs_done = state["epochs_done"]
+
+
+def _optimizer(model: nn.Module, train: TrainConfig) -> Optimizer:
+    if train.optimizer == "adam":
+        return Adam(model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
+    return SGD(model.parameters(), lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
+
+
+def _schedule(optimizer: Optimizer, train: TrainConfig) -> LRScheduler:
+    if train.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=train.epochs)
+    return LambdaLR(optimizer, lambda _epoch: 1.0)
