@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -16,8 +17,12 @@ from rich.text import Text
 from snnsweep.config import DEFAULTS
 from snnsweep.result import Direction, Result
 
+PLAIN_WIDTH = 160  # of a pipe or a log file, where rich would fold at 80
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+for console in (out, err):
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
 STYLE = {"finished": "green", "infeasible": "yellow", "stopped": "yellow", "failed": "red"}
 
 
@@ -40,7 +45,7 @@ class ProgressView:
         """Takes each change of a sweep's `Progress`."""
         if progress.done > self._told and progress.last:
             self._told = progress.done
-            err.print(ended_line(progress))
+            err.print(ended_line(progress), soft_wrap=True)
         if err.is_terminal:
             self._live.update(panel(progress), refresh=True)
 
@@ -68,15 +73,16 @@ def panel(progress: Any) -> RenderableType:
 
 def front_table(front: pd.DataFrame, results: pd.DataFrame, objectives: Mapping[str, Direction]) -> Table:
     """A row per member: its objectives with their 95 % intervals, and the config keys that differ over the sweep."""
-    table = Table(title=f"The front: {len(front)} of {len(results)} trials", title_justify="left")
-    table.add_column("trial")
+    title = f"The front: {len(front)} of {len(results)} trials"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("trial", no_wrap=True)
     for name, way in objectives.items():
-        table.add_column(f"{name}\n{'more' if way == 'maximize' else 'less'} is better", justify="right")
+        table.add_column(_heading(name) + (" ↑" if way == "maximize" else " ↓"), justify="right", overflow="fold")
     varied = varied_keys(results)
     for key in varied:
-        table.add_column(key.replace(".", ".\n", 1))
+        table.add_column(_heading(key), overflow="fold")
     for _, row in front.iterrows():
-        figures = [_with_interval(row, name) for name in objectives]
+        figures = [_with_interval(row, name, "\n") for name in objectives]
         table.add_row(row["trial_id"], *figures, *(value(key, row[key]) for key in varied))
     return table
 
@@ -104,7 +110,7 @@ def show_front(facts: Mapping[str, Any], results: pd.DataFrame, front: pd.DataFr
     """The front as a table, with what its figures are and are not."""
     if facts["smoke"]:
         out.print("smoke run: the figures mean nothing", style="bold yellow")
-    out.print(f"{facts['name']}: {facts['question']}", style="bold")
+    out.print(f"{facts['name']}: {facts['question']}", style="bold", soft_wrap=True)
     counts = results["status"].value_counts() if len(results) else pd.Series(dtype=int)
     out.print("  ".join(f"{status} {count}" for status, count in counts.items()) + f"  (sweep {facts['status']})")
     if front.empty:
@@ -116,9 +122,10 @@ def show_front(facts: Mapping[str, Any], results: pd.DataFrame, front: pd.DataFr
             out.print(f"  {row['trial_id']}: {warning}", style="yellow", soft_wrap=True)
     suites = ", ".join(sorted(front["attack.suite"].unique()))
     out.print(
-        f"Validation split, one seed; brackets are 95 % intervals over samples. Robustness is against the suite "
+        f"Validation split, one seed; below each figure its 95 % interval over samples. ↑ more is better. Robustness is against the suite "
         f"{suites}, no stronger attack: the figures of a search are optimistic.",
         style="dim",
+        soft_wrap=True,
     )
 
 
@@ -128,7 +135,7 @@ def cost_table(report: Mapping[str, Any]) -> Group:
     table = Table()
     varied = varied_keys(variants)
     for name in (*varied, "parameters", "train_s", "attack_s"):
-        table.add_column(name.replace(".", ".\n", 1), justify="right")
+        table.add_column(_heading(name), justify="right", overflow="fold")
     for row in report["variants"]:
         cost = [f"{row['parameters']:,}", f"{row['train_s']:.0f}", f"{row['attack_s']:.0f}"]
         table.add_row(*(value(key, row[key]) for key in varied), *cost)
@@ -177,10 +184,17 @@ def bullet_list(lines: Iterable[str]) -> str:
     return "\n".join(f"  - {line}" for line in lines)
 
 
-def _with_interval(row: Mapping[str, Any] | pd.Series, name: str) -> str:
+def _heading(name: str) -> str:
+    """A metric or key over several short lines, so that columns stay narrow."""
+    return name.replace("_", "_\n").replace(".", ".\n").replace("/", "/\n")
+
+
+def _with_interval(row: Mapping[str, Any] | pd.Series, name: str, between: str = "  ") -> str:
     low, high = row.get(f"{name}/low"), row.get(f"{name}/high")
     shown = number(row.get(name))
-    return shown if low is None or high is None or pd.isna(low) else f"{shown} ({low:.3f}-{high:.3f})"
+    if low is None or high is None or pd.isna(low) or pd.isna(high):
+        return shown
+    return f"{shown}{between}{low:.3f}-{high:.3f}".replace("0.", ".") if between == "\n" else f"{shown}{between}{low:.3f}-{high:.3f}"
 
 
 def _count(metrics: Mapping[str, float], name: str) -> str:

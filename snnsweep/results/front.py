@@ -35,7 +35,7 @@ def non_dominated(values: NDArray[np.floating], directions: Sequence[Direction])
     rest, left = points.T, np.arange(len(points))
     while left.size:
         kept[left[0]] = True
-        escapes = (rest < rest[:, :1]).any(axis=0)
+        escapes = (rest <= rest[:, :1]).any(axis=0)
         rest, left = rest[:, escapes], left[escapes]
     return kept[place.reshape(-1)]
 
