@@ -22,7 +22,6 @@ FIXED = {
     "neuron.alpha": 2.0,
     "model.name": "resnet",
     "model.stem": "imagenet",
-    "model.pooling": "max",
     "train.epochs": 100,
     "train.optimizer": "adam",
     "train.lr": 1e-3,
@@ -34,6 +33,6 @@ FIXED = {
 
 def space(trial):
     trial.suggest_categorical("model.depth", [18, 34, 50])
-    if trial.suggest_categorical("model.residual", ["sew_add", "spiking"]) == "sew_add":
-        trial.suggest_categorical("model.pooling", ["max", "avg"])
-    return FIXED
+    residual = trial.suggest_categorical("model.residual", ["sew_add", "spiking"])
+    pooling = trial.suggest_categorical("model.pooling", ["max", "avg"]) if residual == "sew_add" else "max"
+    return FIXED | {"model.pooling": pooling}

@@ -8,7 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from snnsweep import registry
 from snnsweep.errors import ConfigError, UnknownName, nearest
@@ -124,18 +134,20 @@ class ModelConfig(_Group):
     """
 
     name: Annotated[str, _name_in(registry.models)] = "resnet"
-    depth: int = Field(18, ge=1)
+    depth: int = Field(18, ge=1, validate_default=True)
     width: float = Field(1.0, gt=0, le=16)
     residual: Annotated[str, _name_in(registry.residuals)] = "sew_add"
     pooling: Literal["max", "avg", "none"] = "max"
     stem: Literal["cifar", "imagenet"] = "cifar"
 
-    @model_validator(mode="after")
-    def _depth_is_built(self) -> "ModelConfig":
-        depths = getattr(registry.models.get(self.name), "depths", None)
-        if depths and self.depth not in depths:
-            raise ValueError(f"depth: {self.name} is built with depth {', '.join(map(str, depths))}; given {self.depth}")
-        return self
+    @field_validator("depth")
+    @classmethod
+    def _is_built(cls, depth: int, earlier: ValidationInfo) -> int:
+        name = earlier.data.get("name")  # None: the name itself is a mistake
+        depths = getattr(registry.models.get(name), "depths", None) if name else None
+        if depths and depth not in depths:
+            raise ValueError(f"{name} is built with depth {', '.join(map(str, depths))}; given {depth}")
+        return depth
 
 
 class TrainConfig(_Group):
@@ -207,6 +219,8 @@ class TrialConfig(_Group):
         for key, value in registry.suites.get(suite)().defaults.items():
             group, _, field = key.partition(".")
             given = filled.get(group, {})
+            if isinstance(given, _Group):
+                given = given.model_dump(exclude_unset=True)
             if isinstance(given, Mapping):
                 filled[group] = {field: value, **given}
         return filled
@@ -252,7 +266,7 @@ def _sentence(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     text = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return f"{key}.{text}" if text.startswith("depth: ") else f"{key}: {text}"
+        return f"{key}: {text}"
     return f"{key}: {text[0].lower()}{text[1:]}; given {error['input']!r}"
 
 

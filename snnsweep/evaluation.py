@@ -19,7 +19,7 @@ from snnsweep.metrics import sparsity
 from snnsweep.result import Result
 from snnsweep.training.loop import Trainer
 
-VANISHED = 0.01  # share of samples without any gradient, under every rule, above which a trial is infeasible
+VANISHED = 0.01  # share of samples without any gradient, under every rule tried, above which a trial is infeasible
 
 
 def evaluate(
@@ -103,12 +103,13 @@ class Evaluation:
         metrics.update(self._sparsity(x, y))
         metrics["time/train_s"] = sum(epoch["time/train_s"] for epoch in self.history)
         metrics["time/attack_s"] = time.perf_counter() - start
-        cause = _infeasible(metrics)
+        rules = len(suite.rules(self.config.neuron))
+        cause = _infeasible(metrics, rules)
         return Result(
             status="infeasible" if cause else "finished",
             config=self.config,
             metrics=metrics,
-            warnings=tuple(self._warnings(metrics, len(suite.rules(self.config.neuron)))),
+            warnings=tuple(self._warnings(metrics, rules)),
             epochs=self.trainer.epochs_done,
             cause=cause,
             history=tuple(self.history),
@@ -176,13 +177,14 @@ def _share(name: str, hits: Tensor) -> dict[str, float]:
     return {name: count / total, f"{name}/n": total, f"{name}/low": interval.low, f"{name}/high": interval.high}
 
 
-def _infeasible(metrics: dict[str, float]) -> str:
-    share = min(metrics[f"gradient_sparsity/{rule}vanished_share"] for rule in ("", "second_rule/"))
+def _infeasible(metrics: dict[str, float], rules: int) -> str:
+    tried = ("", "second_rule/") if rules > 1 else ("",)
+    share = min(metrics[f"gradient_sparsity/{rule}vanished_share"] for rule in tried)
     if share <= VANISHED:
         return ""
     return (
-        f"the input gradient vanishes for {share:.1%} of the samples under every rule, and no strong "
-        "attack that needs no gradient has been tried"
+        f"the input gradient vanishes for {share:.1%} of the samples under every rule that attacked, "
+        "and no strong attack that needs no gradient has been tried"
     )
 
 

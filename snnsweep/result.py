@@ -14,6 +14,8 @@ OBJECTIVES: dict[str, Direction] = {
     "clean_accuracy": "maximize",
     "robust_accuracy": "maximize",
     "gradient_sparsity": "maximize",
+    "gradient_sparsity/pixel": "maximize",
+    "gradient_sparsity/encoded": "maximize",
     "gradient_sparsity/zero_share": "maximize",
     "gradient_sparsity/small_share": "maximize",
     "gradient_sparsity/gini": "maximize",

@@ -194,7 +194,11 @@ def _with_interval(row: Mapping[str, Any] | pd.Series, name: str, between: str =
     shown = number(row.get(name))
     if low is None or high is None or pd.isna(low) or pd.isna(high):
         return shown
-    return f"{shown}{between}{low:.3f}-{high:.3f}".replace("0.", ".") if between == "\n" else f"{shown}{between}{low:.3f}-{high:.3f}"
+    return f"{shown}{between}{_short(low)}-{_short(high)}"
+
+
+def _short(share: float) -> str:
+    return f"{share:.3f}".removeprefix("0")
 
 
 def _count(metrics: Mapping[str, float], name: str) -> str:

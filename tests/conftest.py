@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from snnsweep import data
+
+torch.set_num_threads(1)  # results are compared bit for bit, and these tensors are too small to share
 
 CIFAR_FIXTURE = Path(__file__).parent / "fixtures" / "cifar10_140.npz"
 

@@ -95,11 +95,12 @@ class Oracle:
         return logits
 
     def gradient(self, adv: Tensor) -> Tensor:
-        """The gradient of each sample's cross-entropy at `adv`; elements that are not finite come as 0."""
+        """The gradient of each sample's cross-entropy at `adv`; 0 where it is not finite or does not reach `adv`."""
         adv = adv.detach().requires_grad_()
         with torch.enable_grad():
             logits = self._forward(adv)
-            (grad,) = torch.autograd.grad(cross_entropy(logits, self._y, reduction="sum"), adv)
+            loss = cross_entropy(logits, self._y, reduction="sum")
+            (grad,) = torch.autograd.grad(loss, adv, materialize_grads=True)
         self._judge(adv.detach(), logits.detach())
         return grad.nan_to_num(0.0, 0.0, 0.0)
 
@@ -149,7 +150,8 @@ def _entrance(model: nn.Module, x: Tensor, threat: Threat) -> tuple[Forward, Ten
 def attacked(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; afterwards every mode and buffer is as it was, and no parameter has a new gradient."""
     modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    owned = [(owner, *named) for owner in model.modules() for named in owner.named_buffers(recurse=False)]
+    buffers = [(owner, name, buffer, buffer.clone()) for owner, name, buffer in owned]
     model.eval()
     try:
         yield
@@ -157,5 +159,5 @@ def attacked(model: nn.Module) -> Iterator[None]:
         for module, training in modes:
             module.training = training
         with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+            for owner, name, buffer, before in buffers:
+                setattr(owner, name, buffer.copy_(before))

@@ -33,7 +33,7 @@ def gini(g: Tensor) -> Tensor:
     """Gini index of each row of g [N, n], in [0, 1)."""
     unit = _scaled(g).sort(1).values
     n = unit.shape[1]
-    weight = (n - torch.arange(1, n + 1, device=g.device) + 0.5) / n
+    weight = (n - torch.arange(1, n + 1, device=g.device, dtype=unit.dtype) + 0.5) / n
     total = unit.sum(1)
     return torch.where(total > 0, 1 - 2 * (unit * weight).sum(1) / total, 0.0)
 
@@ -63,12 +63,16 @@ MEASURES = {
 
 
 def input_gradients(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """d CE / d image and d CE / d encoded input of an `SNN`, per sample, flattened: [N, C*H*W], [N, T*C*H*W]."""
+    """d CE / d image and d CE / d encoded input of an `SNN`, per sample, flattened: [N, C*H*W], [N, T*C*H*W].
+
+    As an attack sees them: 0 where the gradient is not finite or does not reach the input.
+    """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        encoded = model.encode(x)
+        encoded = model.encode(x).requires_grad_()
         loss = cross_entropy(model.forward_encoded(encoded), y, reduction="sum")
-        pixel, code = torch.autograd.grad(loss, (x, encoded))
+        found = torch.autograd.grad(loss, (x, encoded), materialize_grads=True)
+    pixel, code = (grad.nan_to_num(0.0, 0.0, 0.0) for grad in found)
     return pixel.flatten(1), code.movedim(1, 0).flatten(1)
 
 
@@ -117,6 +121,6 @@ def measure(model: nn.Module, x: Tensor, y: Tensor, space: str, batch: int) -> d
     found = {name: float(value.mean()) for name, value in values.items()}
     layers = {f"zero_share/{name}": zeros / total for name, (zeros, total) in sorted(counts.items())}
     main = values["hoyer"]
-    half = 1.96 * float(main.std() / len(main) ** 0.5) if len(main) > 1 else float("nan")
-    head = {"": found.pop("hoyer"), "low": float(main.mean()) - half, "high": float(main.mean()) + half}
+    mean, half = found.pop("hoyer"), 1.96 * float(main.std() / len(main) ** 0.5) if len(main) > 1 else 1.0
+    head = {"": mean, "low": max(0.0, mean - half), "high": min(1.0, mean + half)}
     return {**head, "n": float(len(main)), **found, "zero_share": sum(layers.values()) / len(layers), **layers}

@@ -35,7 +35,7 @@ def non_dominated(values: NDArray[np.floating], directions: Sequence[Direction])
     rest, left = points.T, np.arange(len(points))
     while left.size:
         kept[left[0]] = True
-        escapes = (rest <= rest[:, :1]).any(axis=0)
+        escapes = (rest < rest[:, :1]).any(axis=0)
         rest, left = rest[:, escapes], left[escapes]
     return kept[place.reshape(-1)]
 
@@ -73,4 +73,4 @@ def _costs(values: NDArray[np.floating], directions: Sequence[Direction]) -> NDA
     if points.ndim != 2 or points.shape[1] != len(directions) or not directions:
         raise ValueError(f"{len(directions)} objectives need values of shape [n, {len(directions)}]; {points.shape}")
     signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
-    return points * signs + 0.0  # -0.0 and 0.0 become one value
+    return points * signs

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from snnsweep.result import Direction
@@ -55,6 +55,12 @@ def test_does_not_depend_on_the_order_of_the_points(cloud: tuple[list[list[float
     assert non_dominated(values[order], directions).tolist() == non_dominated(values, directions)[order].tolist()
 
 
+def test_both_zeros_are_one_value() -> None:
+    values = np.array([[0.0, 2.0], [-0.0, 1.0], [-0.0, 2.0], [0.0, 1.0]])
+    assert non_dominated(values, ["minimize", "minimize"]).tolist() == [False, True, False, True]
+    assert non_dominated(values, ["maximize", "maximize"]).tolist() == [True, False, True, False]
+
+
 def test_equal_points_all_stay() -> None:
     values = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, -1.0], [0.0, 1.0]])
     assert non_dominated(values, ["maximize", "maximize"]).tolist() == [True, True, False, True]
@@ -89,6 +95,7 @@ def test_sorted_by_the_first_objective_then_the_next() -> None:
     assert front(results, {"gain": "maximize", "cost": "minimize"})["note"].tolist() == ["a", "c", "b", "d"]
 
 
+@example([("finished", math.inf, 0.0), ("finished", 1.0, -math.inf), ("finished", 0.0, 0.0), ("stopped", 2.0, -1.0)])
 @given(st.lists(st.tuples(st.sampled_from(["finished", "failed", "stopped", "infeasible"]), st.floats(), st.floats())))
 def test_only_finished_trials_with_finite_values_take_part(rows: list[tuple[str, float, float]]) -> None:
     results = trials(status=[r[0] for r in rows], up=[r[1] for r in rows], down=[r[2] for r in rows])

@@ -1,0 +1,101 @@
+"""A suite's verdicts against brute force over its attacks, one at a time."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snnsweep import registry
+from snnsweep.attacks import Threat, suites
+from snnsweep.attacks.gradient import FGSM, PGD
+from snnsweep.attacks.query import Noise
+from snnsweep.attacks.rules import Surrogate, Training
+from snnsweep.attacks.suites import Step, Suite, SuiteOutcome
+from snnsweep.config import DEFAULTS, NeuronConfig
+
+STEPS = (
+    Step("fgsm", FGSM()),
+    Step("pgd", PGD(steps=2)),
+    Step("other", PGD(steps=2), Surrogate("sigmoid", 4.0)),
+    Step("noise", Noise(draws=2)),
+)
+SUITE, THREAT = Suite(STEPS, {}), Threat(eps=0.06)
+
+
+@given(st.lists(st.tuples(*[st.booleans()] * 4), min_size=1, max_size=20))
+def test_standing_is_the_worst_case_of_each_sample(rows: list[tuple[bool, ...]]) -> None:
+    correct, *broken = (torch.tensor(column) for column in zip(*rows, strict=True))
+    outcome = SuiteOutcome(correct, dict(zip("abc", broken, strict=True)))
+    assert outcome.standing().tolist() == [right and not any(hits) for right, *hits in rows]
+    for i, label in enumerate("abc", start=1):
+        assert outcome.standing(label).tolist() == [row[0] and not row[i] for row in rows]
+    assert torch.equal(outcome.correct, correct)  # untouched by the questions
+
+
+def test_each_verdict_by_brute_force(trained: Any) -> None:
+    """Samples that are right, attacked in batches, each step from the beginning of its own stream."""
+    model, (x, y) = trained.model, (trained.x[:60], trained.y[:60])
+    outcome = suites.run(model, x, y, SUITE, THREAT, seed=5, batch=16)
+    correct = model(x).argmax(1) == y
+    assert torch.equal(outcome.correct, correct)
+    assert 0 < correct.sum() < len(y)
+    chosen = [i for i in range(len(y)) if correct[i]]
+    for step in STEPS:
+        rng = torch.Generator().manual_seed(5)
+        expected = torch.zeros(len(y), dtype=torch.bool)
+        with step.rule(model):
+            for start in range(0, len(chosen), 16):
+                part = chosen[start : start + 16]
+                adv = step.attack(model, x[part], y[part], THREAT, rng)
+                expected[part] = model(adv).argmax(1) != y[part]
+        assert torch.equal(outcome.fooled[step.label], expected)
+        share = outcome.standing(step.label).double().mean().item()
+        assert share == pytest.approx(1 - (~correct | expected).double().mean().item())
+    assert outcome.fooled["pgd"].any()
+    assert not torch.equal(outcome.fooled["pgd"], outcome.fooled["noise"])
+    assert outcome.standing().sum() <= min(outcome.standing(step.label).sum() for step in STEPS)
+
+
+def test_a_step_does_not_depend_on_the_others(trained: Any) -> None:
+    model, (x, y) = trained.model, (trained.x[:30], trained.y[:30])
+    whole = suites.run(model, x, y, SUITE, THREAT, seed=1, batch=10).fooled
+    for step in STEPS[::-1]:
+        alone = suites.run(model, x, y, Suite((step,), {}), THREAT, seed=1, batch=10).fooled
+        assert torch.equal(alone[step.label], whole[step.label])
+
+
+def test_nothing_right_nothing_to_attack(trained: Any) -> None:
+    model, x = trained.model, trained.x[:10]
+    wrong = (model(x).argmax(1) + 1) % 10
+    outcome = suites.run(model, x, wrong, SUITE, THREAT, seed=0, batch=4)
+    assert not outcome.correct.any()
+    assert not any(fooled.any() for fooled in outcome.fooled.values())
+    assert not outcome.standing().any()
+
+
+def test_eps_0_breaks_nothing(trained: Any) -> None:
+    model, (x, y) = trained.model, (trained.x[:40], trained.y[:40])
+    outcome = suites.run(model, x, y, SUITE, Threat(eps=0), seed=0, batch=40)
+    assert torch.equal(outcome.standing(), outcome.correct)
+
+
+@pytest.mark.parametrize(
+    ("rules", "count"),
+    [
+        ((Training(),), 1),
+        ((Training(), Surrogate("atan", 2.0)), 1),  # the training's own, by another name
+        ((Training(), Surrogate("sigmoid", 4.0)), 2),
+        ((Surrogate("atan", 1.0), Surrogate("atan", 1.0)), 1),
+        ((Training(), Surrogate("atan", 1.0), Surrogate("atan", 3.0)), 3),
+    ],
+)
+def test_rules_are_counted_by_what_they_do(rules: tuple[Any, ...], count: int) -> None:
+    suite = Suite(tuple(Step(str(i), FGSM(), rule) for i, rule in enumerate(rules)), {})
+    assert len(suite.rules(NeuronConfig(surrogate="atan", alpha=2.0))) == count
+
+
+def test_the_search_attacks_under_two_rules() -> None:
+    neuron = NeuronConfig(surrogate=DEFAULTS["neuron.surrogate"], alpha=DEFAULTS["neuron.alpha"])
+    assert len(registry.suites.get(DEFAULTS["attack.suite"])().rules(neuron)) >= 2

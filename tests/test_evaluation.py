@@ -1,0 +1,288 @@
+"""One trial on scikit-learn's digits: its figures, its warnings, its failures, and what it must not look at."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from snnsweep import data, evaluation, registry
+from snnsweep.attacks.gradient import PGD
+from snnsweep.attacks.suites import Step, Suite
+from snnsweep.config import Flat, TrialConfig
+from snnsweep.errors import UserError
+from snnsweep.evaluation import Evaluation, evaluate
+from snnsweep.neurons import LIF
+from snnsweep.result import Result
+
+SMALL: Flat = {
+    "data.subset": 600,
+    "data.batch_size": 16,
+    "encoder.time_steps": 2,
+    "model.depth": 10,
+    "model.width": 0.125,
+    "train.epochs": 2,
+    "train.lr": 1e-2,
+    "threat.eps": 0.05,
+    "attack.samples": 60,
+}
+
+
+def config(**own: object) -> TrialConfig:
+    return TrialConfig.from_flat({**SMALL, **{key.replace("__", "."): value for key, value in own.items()}})
+
+
+@pytest.fixture(autouse=True)
+def _own_parts_go_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for parts in registry.KINDS.values():
+        parts.names()  # loads the built-in ones
+        monkeypatch.setattr(parts, "_parts", dict(parts._parts))
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    return evaluate(config())
+
+
+def test_a_trial_learns_and_is_attacked(result: Result) -> None:
+    assert result.status == "finished"
+    assert (result.epochs, result.cause, len(result.history)) == (2, "", 2)
+    assert result.clean_accuracy > 0.3  # chance is 0.1
+    assert result.history[-1]["clean_accuracy"] == result.clean_accuracy
+    assert result.history[1]["train/loss"] < result.history[0]["train/loss"]
+
+
+def test_shares_are_shares(result: Result) -> None:
+    unbounded = ("/n", "/l1", "/l2", "_s")
+    for name, value in result.metrics.items():
+        assert math.isfinite(value), name
+        assert value >= 0, name
+        assert value <= 1 or name.endswith(unbounded), name
+
+
+def test_the_worst_case_is_no_better_than_any_attack(result: Result) -> None:
+    clean = result.metrics["robust_accuracy/clean"]
+    for label in ("fgsm", "pgd", "pgd_second_rule", "noise"):
+        assert result.robust_accuracy <= result.metrics[f"robust_accuracy/{label}"] <= clean
+    assert result.robust_accuracy < clean  # eps 0.05 does break something
+
+
+def test_times_add_up(result: Result) -> None:
+    assert result.metrics["time/train_s"] == pytest.approx(sum(epoch["time/train_s"] for epoch in result.history))
+    assert result.metrics["time/attack_s"] > 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=300))
+def test_wilson_interval(hits: list[bool]) -> None:
+    found = evaluation._share("a", torch.tensor(hits))
+    n, p, z = len(hits), sum(hits) / len(hits), 1.959963984540054
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert found["a"] == p
+    assert found["a/n"] == n
+    assert found["a/low"] == pytest.approx(middle - half, abs=1e-9)
+    assert found["a/high"] == pytest.approx(middle + half, abs=1e-9)
+
+
+def without_times(result: Result) -> tuple[object, ...]:
+    metrics = {name: value for name, value in result.metrics.items() if not name.startswith("time/")}
+    history = [{k: v for k, v in epoch.items() if not k.startswith("time/")} for epoch in result.history]
+    return metrics, history, result.warnings, result.status
+
+
+@pytest.mark.parametrize("encoder", ["direct", "poisson"])
+def test_same_seed_same_figures(encoder: str) -> None:
+    """Bit for bit; another seed gives others."""
+    own = {"encoder__name": encoder, "data__subset": 64, "train__epochs": 1, "attack__samples": 10}
+    first, again, other = (evaluate(config(seed=seed, **own)) for seed in (3, 3, 4))
+    assert without_times(first) == without_times(again)
+    assert without_times(first) != without_times(other)
+
+
+def test_the_test_split_changes_nothing() -> None:
+    digits = registry.datasets.get("digits")
+
+    @data.register("poisoned")
+    class Poisoned:
+        spec = digits.spec
+
+        def read(self, folder: Path) -> data.Arrays:
+            whole = digits().read(folder)
+            rng = np.random.default_rng(0)
+            x = rng.integers(0, 256, whole.test_x.shape, dtype=np.uint8)
+            return data.Arrays(whole.train_x, whole.train_y, x, (whole.test_y + 1) % 10)
+
+    own = {"data__subset": 64, "train__epochs": 1, "attack__samples": 10}
+    clean, poisoned = (evaluate(config(data__name=name, **own)) for name in ("digits", "poisoned"))
+    assert without_times(clean) == without_times(poisoned)
+
+
+def test_the_validation_split_is_the_one_that_counts() -> None:
+    """An untouched test split would prove nothing if no split were read."""
+    trial = Evaluation(config(train__epochs=1))
+    trial.epoch()
+    before = trial._correct().sum()
+    x, y = trial.data.validation.x, trial.data.validation.y
+    trial.data = replace(trial.data, validation=data.Split(x, 9 - y))
+    assert trial._correct().sum() < before
+
+
+def test_on_epoch_is_called_after_each() -> None:
+    seen: list[dict[str, float]] = []
+    result = evaluate(config(data__subset=32, train__epochs=3, attack__samples=4), on_epoch=seen.append)
+    assert tuple(seen) == result.history
+    assert len(seen) == 3
+
+
+def test_no_attack_at_eps_0() -> None:
+    trial = Evaluation(config(threat__eps=0, train__epochs=1, attack__samples=30))
+    trial.epoch()
+    still = trial.result()
+    assert still.robust_accuracy == still.metrics["robust_accuracy/clean"] > 0
+
+
+@pytest.fixture
+def dead() -> None:
+    """Registers a surrogate that is zero everywhere."""
+
+    @registry.surrogates.register("dead")
+    def zero(u: Tensor, alpha: float) -> Tensor:
+        """No gradient at all."""
+        return torch.zeros_like(u)
+
+
+def only_training_rule() -> Suite:
+    """PGD under the training surrogate alone."""
+    return Suite((Step("pgd", PGD(steps=2)),), {})
+
+
+DEAD = {"data__subset": 64, "train__epochs": 1, "attack__samples": 10}
+
+
+def test_a_network_that_never_fires_is_infeasible() -> None:
+    result = evaluate(config(neuron__v_threshold=1e9, **DEAD))  # no current reaches it, and no surrogate
+    assert result.metrics["gradient_sparsity/vanished_share"] == 1
+    assert result.metrics["gradient_sparsity/second_rule/vanished_share"] == 1
+    assert result.gradient_sparsity == 0  # not 1: a dead network is no sparse one
+    assert result.status == "infeasible"
+    assert result.cause.startswith("the input gradient vanishes for 100.0% of the samples")
+
+
+@pytest.mark.usefixtures("dead")
+def test_a_starved_surrogate_is_feasible_only_if_a_second_rule_attacked() -> None:
+    registry.suites.register("one_rule")(only_training_rule)
+    two = evaluate(config(neuron__surrogate="dead", **DEAD))
+    assert two.metrics["gradient_sparsity/vanished_share"] == 1
+    assert two.metrics["gradient_sparsity/second_rule/vanished_share"] == 0
+    assert (two.status, two.cause) == ("finished", "")
+    one = evaluate(config(neuron__surrogate="dead", attack__suite="one_rule", **DEAD))
+    assert one.status == "infeasible"
+
+
+def test_a_gradient_that_is_not_a_number_counts_as_vanished() -> None:
+    """The attack gets nothing from it either."""
+
+    @registry.surrogates.register("broken")
+    def broken(u: Tensor, alpha: float) -> Tensor:
+        """Not a number as soon as the module attacks, whatever training did."""
+        return torch.full_like(u, math.nan)
+
+    registry.suites.register("one_rule")(only_training_rule)
+    trial = Evaluation(config(attack__suite="one_rule", **DEAD))
+    for module in trial.model.modules():
+        if isinstance(module, LIF):
+            module.surrogate = lambda u: broken(u, 1.0)
+    result = trial.result()
+    assert result.status == "infeasible"
+    assert all(math.isfinite(value) for value in result.metrics.values())
+
+
+def test_a_gradient_that_is_cut_off_counts_as_vanished() -> None:
+    @registry.encoders.register("hard")
+    class Hard(registry.encoders.get("direct")):  # type: ignore[misc]
+        """Pixels above a half; without a way back."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x > 0.5).float().expand(self.time_steps, *x.shape)
+
+    result = evaluate(config(encoder__name="hard", **DEAD))
+    assert result.status == "infeasible"
+    assert result.metrics["gradient_sparsity/vanished_share"] == 1
+    assert result.metrics["gradient_sparsity/encoded"] > 0  # behind the encoder there is one
+
+
+def test_a_diverged_training_is_a_failed_trial() -> None:
+    batches = iter(range(1000))
+
+    @registry.trainers.register("explodes")
+    def explodes(model: nn.Module, x: Tensor, y: Tensor, config: TrialConfig, rng: torch.Generator) -> Tensor:
+        """Cross-entropy; infinite once in the third epoch, of two batches each."""
+        return nn.functional.cross_entropy(model(x), y) * (math.inf if next(batches) == 4 else 1)
+
+    result = evaluate(config(train__objective="explodes", data__subset=64, data__batch_size=32, train__epochs=9))
+    assert (result.status, result.epochs, len(result.history)) == ("failed", 2, 2)
+    assert result.cause == "Diverged: the training loss is not finite in epoch 3"
+    assert result.metrics == {}
+
+
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(UserError, match=r"cuda:99 is not there"):
+        evaluate(config(device="cuda:99"))
+
+
+CALM = {
+    "clean_accuracy": 0.9,
+    "clean_accuracy/low": 0.85,
+    "robust_accuracy/fgsm": 0.6,
+    "robust_accuracy/pgd": 0.4,
+    "robust_accuracy/pgd_second_rule": 0.38,
+    "robust_accuracy/noise": 0.8,
+}
+
+
+@pytest.fixture(scope="module")
+def trial() -> Evaluation:
+    return Evaluation(config(data__subset=64, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "rules", "words"),
+    [
+        ({}, 2, []),
+        ({"clean_accuracy/low": 0.1}, 2, ["near chance (0.100)"]),
+        ({"clean_accuracy/low": 0.11}, 2, []),
+        ({"robust_accuracy/fgsm": 0.39}, 2, ["one step (FGSM, 0.390) is stronger than PGD (0.400)"]),
+        ({"robust_accuracy/fgsm": 0.4}, 2, []),
+        ({"robust_accuracy/noise": 0.3}, 2, ["noise (0.300) is stronger than PGD (0.400)"]),
+        ({"robust_accuracy/pgd_second_rule": 0.3}, 2, ["the second gradient rule takes 0.100 off PGD"]),
+        ({}, 1, ["one gradient rule only"]),
+        ({"clean_accuracy/low": 0.05, "robust_accuracy/fgsm": 0.0}, 1, ["near chance", "one step", "one gradient"]),
+    ],
+)
+def test_warnings(trial: Evaluation, changed: dict[str, float], rules: int, words: list[str]) -> None:
+    found = trial._warnings({**CALM, **changed}, rules)
+    assert len(found) == len(words)
+    assert all(word in text for word, text in zip(words, found, strict=True))
+
+
+def test_a_suite_without_these_attacks_says_nothing_of_them(trial: Evaluation) -> None:
+    assert trial._warnings({"clean_accuracy": 0.9, "clean_accuracy/low": 0.85}, 2) == []
+
+
+def test_warnings_of_a_real_trial() -> None:
+    trail = evaluate(config(attack__suite="trail", encoder__name="poisson", **DEAD))
+    assert any("one gradient rule only" in text for text in trail.warnings)
+    assert any("fresh noise" in text for text in trail.warnings)
+
+
+def test_a_training_surrogate_that_is_the_second_rule_is_one_rule() -> None:
+    own = evaluate(config(neuron__surrogate="sigmoid", neuron__alpha=4.0, **DEAD))
+    assert any("one gradient rule only" in text for text in own.warnings)
+    other = evaluate(config(neuron__surrogate="sigmoid", neuron__alpha=3.0, **DEAD))
+    assert not any("one gradient rule only" in text for text in other.warnings)
