@@ -65,9 +65,7 @@ OPTIONS = {
     "sampler": click.option(
         "--sampler", default="tpe", show_default=True, help="Who chooses the variants: tpe, nsga2 or random."
     ),
-    "tracking-uri": click.option(
-        "--tracking-uri", help="An MLflow server; by default a sqlite file in --storage."
-    ),
+    "tracking-uri": click.option("--tracking-uri", help="An MLflow server; by default a sqlite file in --storage."),
     "data-dir": click.option(
         "--data-dir", type=FOLDER, help="Where the data sets are; by default $SNNSWEEP_DATA, else ./data."
     ),
@@ -104,7 +102,7 @@ def run(as_json: bool, **settings: Any) -> None:
         terminal.err.print("interrupted; what had ended is kept", style="yellow")
         sys.exit(INTERRUPTED)
     if (sweep.results()["status"] == "failed").any():
-        terminal.err.print("some trials failed; their causes are in results.parquet", style="red")
+        terminal.err.print("some trials failed: see results.parquet for causes, errors/ for tracebacks", style="red")
         sys.exit(FAILED_TRIALS)
 
 
@@ -188,7 +186,7 @@ def ui(sweep: str, port: int, storage: Path) -> None:
         return
     command = server_command(uri, folder.parent / "mlflow-artifacts", port)
     click.echo(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
-    os.execv(command[0], command)
+    os.execve(command[0], command, os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})  # 7 idle processes
 
 
 @main.command()

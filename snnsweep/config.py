@@ -78,7 +78,8 @@ class DataConfig(_Group):
 
     Attributes:
         subset: number of training images used, stratified; None for all that the validation split leaves.
-        augment: what happens to a training batch: nothing, horizontal flip, pad-and-crop by 4 pixels, or both.
+        augment: what happens to a training batch: nothing, horizontal flip, pad-and-crop by an eighth
+            of the side, or both.
         batch_size: images in a training batch, and in an attack's.
     """
 

@@ -108,9 +108,10 @@ def _token() -> Finding:
 
 
 def _data(name: str, data_dir: Path) -> Finding:
+    from snnsweep import data
+
     try:
-        part = registry.datasets.get(name)
-        (part() if isinstance(part, type) else part).read(data_dir)
+        data.instance(data.get(name)).read(data_dir)
     except SnnSweepError as error:
         return Finding(f"data: {name}", str(error))  # a set that nobody wants is no fault
     return Finding(f"data: {name}", "there")

@@ -6,6 +6,7 @@ traceback, and exits with 2. Every other `SnnSweepError` means that something br
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class SnnSweepError(Exception):
@@ -33,7 +34,9 @@ class ConfigError(UserError):
         head = "1 mistake" if count == 1 else f"{count} mistakes"
         super().__init__("\n".join([f"{head} in the configuration:", *(f"  {p}" for p in self.problems)]))
 
-    def __reduce__(self):  # Ray sends exceptions between processes; the default would pass the text as `problems`
+    def __reduce__(
+        self,
+    ) -> tuple[Any, ...]:  # Ray sends exceptions between processes; the default would pass the text as `problems`
         return type(self), (self.problems,)
 
 
@@ -60,7 +63,7 @@ class Diverged(SnnSweepError):
         self.epoch, self.what = epoch, what
         super().__init__(f"{what} is not finite in epoch {epoch}")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.epoch, self.what)
 
 

@@ -43,7 +43,7 @@ def evaluate(
         try:
             metrics = trial.epoch()
         except Diverged as error:
-            return trial.failed(error)
+            return trial.failed(f"Diverged: {error}")
         if on_epoch:
             on_epoch(metrics)
     return trial.result()
@@ -82,12 +82,13 @@ class Evaluation:
         self.history.append(metrics)
         return metrics
 
-    def failed(self, error: Diverged) -> Result:
+    def failed(self, cause: str) -> Result:
+        """The result of a trial that ended here, for that cause."""
         return Result(
             status="failed",
             config=self.config,
             epochs=self.trainer.epochs_done,
-            cause=f"Diverged: {error}",
+            cause=cause,
             history=tuple(self.history),
         )
 

@@ -95,7 +95,7 @@ def varied_keys(results: pd.DataFrame) -> list[str]:
 def result_table(result: Result) -> Table:
     """One result: its headline figures, then every other metric but the per-layer ones."""
     table = Table(show_header=False)
-    for name, figure in result.metrics.items():
+    for name in result.metrics:
         if not name.startswith("gradient_sparsity/zero_share/") and not name.endswith(("/low", "/high", "/n")):
             table.add_row(name, _with_interval(result.metrics, name), _count(result.metrics, name))
     return table
@@ -122,8 +122,8 @@ def show_front(facts: Mapping[str, Any], results: pd.DataFrame, front: pd.DataFr
             out.print(f"  {row['trial_id']}: {warning}", style="yellow", soft_wrap=True)
     suites = ", ".join(sorted(front["attack.suite"].unique()))
     out.print(
-        f"Validation split, one seed; below each figure its 95 % interval over samples. ↑ more is better. Robustness is against the suite "
-        f"{suites}, no stronger attack: the figures of a search are optimistic.",
+        "Validation split, one seed; below each figure its 95 % interval over samples. ↑ more is better. "
+        f"Robustness is against the suite {suites}, no stronger attack: the figures of a search are optimistic.",
         style="dim",
         soft_wrap=True,
     )
@@ -140,7 +140,8 @@ def cost_table(report: Mapping[str, Any]) -> Group:
         cost = [f"{row['parameters']:,}", f"{row['train_s']:.0f}", f"{row['attack_s']:.0f}"]
         table.add_row(*(value(key, row[key]) for key in varied), *cost)
     hours = report["worker_hours"]
-    total = f"{report['trials']} trials: {hours['median']:.2g} hours of one worker ({hours['low']:.2g}-{hours['high']:.2g})"
+    spread = f"{hours['low']:.2g}-{hours['high']:.2g}"
+    total = f"{report['trials']} trials: {hours['median']:.2g} hours of one worker ({spread})"
     return Group(Text(report["question"], "bold"), f"objectives: {', '.join(report['objectives'])}", table, total)
 
 

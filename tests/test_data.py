@@ -20,6 +20,8 @@ from torch import Tensor
 
 from snnsweep import data
 from snnsweep.config import DataConfig, ImageSpec, TrialConfig
+from snnsweep.data import sets, stratify
+from snnsweep.data.__main__ import main
 from snnsweep.errors import ConfigError, MissingData, SnnSweepError, UnknownName, UserError
 
 BUILT_IN = ("cifar10", "cifar100", "digits", "fashion_mnist", "mnist")
@@ -66,8 +68,8 @@ def test_digits_are_the_images_of_scikit_learn():
 
 def test_digits_statistics():
     pixels = raw("digits").train_x / 255
-    assert data.Digits.spec.mean == pytest.approx([pixels.mean()], abs=1e-3)
-    assert data.Digits.spec.std == pytest.approx([pixels.std()], abs=1e-3)
+    assert sets.Digits.spec.mean == pytest.approx([pixels.mean()], abs=1e-3)
+    assert sets.Digits.spec.std == pytest.approx([pixels.std()], abs=1e-3)
 
 
 @pytest.mark.parametrize(("name", "sizes"), [("digits", (1294, 144, 359)), ("cifar10_fixture", (90, 10, 40))])
@@ -110,7 +112,7 @@ def test_splits_are_the_callers_own():
 def test_a_stratified_part_misses_no_share_by_a_whole_image(labels: list[int], draw: st.DataObject):
     y = np.array(labels)
     count = draw.draw(st.integers(1, len(y)))
-    index = data._stratified(y, count)
+    index = stratify.stratified(y, count)
     assert len(set(index.tolist())) == count
     assert shares_off(y, y[index]) < 1
 
@@ -118,7 +120,7 @@ def test_a_stratified_part_misses_no_share_by_a_whole_image(labels: list[int], d
 @given(st.integers(1, 12), st.integers(1, 12))
 def test_prefixes_are_balanced_where_classes_are_of_one_size(classes: int, size: int):
     y = np.random.default_rng(0).permutation(np.repeat(np.arange(classes), size))
-    ordered = y[data._interleaved(y)]
+    ordered = y[stratify.interleaved(y)]
     for n in range(1, len(y) + 1):
         counts = np.bincount(ordered[:n], minlength=classes)
         assert counts.max() - counts.min() <= 1
@@ -128,7 +130,7 @@ def test_prefixes_are_balanced_where_classes_are_of_one_size(classes: int, size:
 def test_prefixes_hold_every_class_near_its_share(labels: list[int]):
     """Spread evenly, a class misses its share by half an image, and by its share of what the others miss."""
     y = np.array(labels)
-    ordered = y[data._interleaved(y)]
+    ordered = y[stratify.interleaved(y)]
     sizes = np.bincount(y, minlength=7)
     assert sorted(ordered) == sorted(labels)
     for n in range(1, len(y) + 1):
@@ -419,7 +421,7 @@ def test_a_torchvision_of_another_release_is_explained(failure: str, tmp_path: P
 
 
 def command(*args: str) -> subprocess.CompletedProcess[str]:
-    paths = [str(Path(data.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(data.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     call = [sys.executable, "-m", "snnsweep.data", *args]
     return subprocess.run(call, capture_output=True, text=True, env=environment, check=False)
@@ -432,7 +434,7 @@ def test_the_module_runs_as_a_command():
 
 
 def test_an_unknown_name_ends_with_2():
-    done = CliRunner().invoke(data.main, ["cifar1"])
+    done = CliRunner().invoke(main, ["cifar1"])
     assert done.exit_code == UnknownName.exit_code == 2
     assert "did you mean cifar10?" in done.output
 
@@ -444,7 +446,7 @@ def test_a_failing_download_ends_with_one_line_and_1(tmp_path: Path, monkeypatch
         raise OSError("no\nnetwork")
 
     monkeypatch.setattr(CIFAR10, "download", fail)
-    done = CliRunner().invoke(data.main, ["cifar10", "--data-dir", str(tmp_path)])
+    done = CliRunner().invoke(main, ["cifar10", "--data-dir", str(tmp_path)])
     assert done.exit_code == 1
     assert done.output == f"could not download cifar10 into {tmp_path}: no network\n"
 
@@ -462,7 +464,7 @@ def test_a_download_that_works_can_be_loaded(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
     monkeypatch.setattr(MNIST, "resources", [(name, None) for name, _ in MNIST.resources])
-    done = CliRunner().invoke(data.main, ["mnist", "--data-dir", str(tmp_path / "data")])
+    done = CliRunner().invoke(main, ["mnist", "--data-dir", str(tmp_path / "data")])
     server.shutdown()
     server.server_close()
     assert done.exit_code == 0, done.output

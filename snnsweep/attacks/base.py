@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +140,7 @@ class Attack(ABC):
             return Outcome(last, success & threat.allows(last, start))
 
 
-def _entrance(model: nn.Module, x: Tensor, threat: Threat) -> tuple[Forward, Tensor]:
+def _entrance(model: Any, x: Tensor, threat: Threat) -> tuple[Forward, Tensor]:
     if threat.space == "pixel":
         return model, x.detach()
     with torch.no_grad():

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from snnsweep.attacks.base import attacked
+from snnsweep.models import SNN
 
 SMALL = 1e-3  # of the sample's largest element
 TINY = 1e-6  # L2 norm
@@ -62,7 +63,7 @@ MEASURES = {
 }
 
 
-def input_gradients(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def input_gradients(model: SNN, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """d CE / d image and d CE / d encoded input of an `SNN`, per sample, flattened: [N, C*H*W], [N, T*C*H*W].
 
     As an attack sees them: 0 where the gradient is not finite or does not reach the input.
@@ -99,7 +100,7 @@ def zero_counts(network: nn.Module) -> Iterator[dict[str, list[int]]]:
             handle.remove()
 
 
-def measure(model: nn.Module, x: Tensor, y: Tensor, space: str, batch: int) -> dict[str, float]:
+def measure(model: SNN, x: Tensor, y: Tensor, space: str, batch: int) -> dict[str, float]:
     """All measures over x [n, C, H, W], y [n], as means over the samples.
 
     Args:

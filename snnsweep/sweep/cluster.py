@@ -37,7 +37,12 @@ def connect(address: str | None) -> Iterator[None]:
         return
     had_token = TOKEN.exists()
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({"include_dashboard": False} if address is None else {}))
+        ray.init(
+            address=address or "local",
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         if address is None:
@@ -62,10 +67,11 @@ def slots(cpus: float, gpus: float, most: int | None) -> int:
         UserError: not even one fits.
     """
     have = ray.cluster_resources()
-    fits = min(have.get("CPU", 0) // cpus if cpus else float("inf"), have.get("GPU", 0) // gpus if gpus else float("inf"))
+    wanted = {"CPU": cpus, "GPU": gpus}
+    fits = int(min(have.get(kind, 0) // amount for kind, amount in wanted.items() if amount))
     if fits < 1:
         raise UserError(
             f"a trial asks for {cpus:g} CPU and {gpus:g} GPU, but the cluster has {have.get('CPU', 0):g} CPU and "
             f"{have.get('GPU', 0):g} GPU in all; lower --cpus-per-trial or --gpus-per-trial"
         )
-    return int(min(fits, most or fits))
+    return min(fits, most or fits)

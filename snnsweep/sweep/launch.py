@@ -26,6 +26,7 @@ from snnsweep.sweep.watch import Progress, Recorder, trial_name
 from snnsweep.tracking.mlflow import Tracker, redacted
 
 SMOKE_TRIALS = 2
+LOST_WORKERS = 3  # times that a trial goes on from its checkpoint after its process or machine was lost
 
 
 class Sweep:
@@ -100,8 +101,8 @@ class Sweep:
             self.tracker.connect()
             self.folder.mkdir()
             facts = self._provenance()
-            store.write_json(self.folder / "sweep.json", facts)
-            self.tracker.start_sweep(self.name, _tags(facts), _params(facts), self._note())
+            facts["mlflow_run_id"] = self.tracker.start_sweep(self.name, _tags(facts), _params(facts), self._note())
+            store.write_json(self.folder / store.SWEEP, facts)
             status = "broken"
             try:
                 recorder = self._tune(facts)
@@ -129,9 +130,14 @@ class Sweep:
         )
 
     def _numbers_fit(self) -> None:
-        least = {"trials": (self.trials, 1), "cpus-per-trial": (self.cpus, 1), "gpus-per-trial": (self.gpus, 0)}
-        least |= {"max-concurrent": (self.max_concurrent, 1), "time-budget": (self.time_budget, 1), "seed": (self.seed, 0)}
-        wrong = [f"--{key} {value}: has to be at least {low}" for key, (value, low) in least.items() if value is not None and value < low]
+        given = {"trials": self.trials, "cpus-per-trial": self.cpus, "gpus-per-trial": self.gpus, "seed": self.seed}
+        given |= {"max-concurrent": self.max_concurrent, "time-budget": self.time_budget}
+        least = {key: 0 if key in ("seed", "gpus-per-trial") else 1 for key in given}
+        wrong = [
+            f"--{key} {value}: has to be at least {least[key]}"
+            for key, value in given.items()
+            if value is not None and value < least[key]
+        ]
         if wrong:
             raise UserError("\n".join(wrong))
 
@@ -171,7 +177,7 @@ class Sweep:
                 storage_path=str(self.folder),
                 callbacks=[recorder],
                 checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1, checkpoint_at_end=True),
-                failure_config=tune.FailureConfig(max_failures=0),
+                failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
                 verbose=0,
             ),
         )
@@ -184,8 +190,8 @@ class Sweep:
 
     def _close(self, facts: dict[str, Any]) -> None:
         """The front to parquet and MLflow, from the rows on disk: one source for what everybody shows."""
-        store.write_json(self.folder / "sweep.json", facts)
-        files = [self.folder / "sweep.json"]
+        store.write_json(self.folder / store.SWEEP, facts)
+        files = [self.folder / store.SWEEP]
         if (self.folder / store.RESULTS).exists():
             members = self.front()
             store.write_front(self.folder, members)

@@ -52,8 +52,7 @@ def folder_is_free(storage: Path, name: str) -> None:
     folder = storage / name
     if folder.exists():
         raise UserError(
-            f"{folder}: a sweep of that name exists; take another --name, or look at it with "
-            f"`snnsweep front {folder}`"
+            f"{folder}: a sweep of that name exists; take another --name, or look at it with `snnsweep front {folder}`"
         )
     above = next(parent for parent in (storage, *storage.parents) if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):

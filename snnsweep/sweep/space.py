@@ -99,9 +99,7 @@ class Space:
             except UnknownName as error:
                 raise SpaceError(f"{self.source}: OBJECTIVES: {error}") from None
             if found[name] not in get_args(Direction):
-                raise SpaceError(
-                    f"{self.source}: OBJECTIVES[{name!r}] is {found[name]!r}; allowed: maximize, minimize"
-                )
+                raise SpaceError(f"{self.source}: OBJECTIVES[{name!r}] is {found[name]!r}; allowed: maximize, minimize")
         return found
 
     def sample(self, trial: optuna.trial.BaseTrial, defaults: Flat, overrides: Flat) -> TrialConfig:
@@ -163,6 +161,7 @@ class Space:
         except SyntaxError as error:
             raise SpaceError(f"{self.source}, line {error.lineno}: {error.msg}") from None
         except Exception as error:  # noqa: BLE001  (user code can raise anything)
-            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.source]
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [frame.lineno for frame in frames if frame.filename == self.source]
             where = f"{self.source}, line {lines[-1]}" if lines else self.source
             raise SpaceError(f"{where}: {type(error).__name__}: {error}") from None

@@ -16,6 +16,8 @@ from snnsweep.results.front import front
 from snnsweep.results.store import Store
 from snnsweep.tracking.mlflow import Tracker
 
+ERRORS = "errors"  # in a sweep's folder: the tracebacks of failed trials
+
 
 @dataclass
 class Progress:
@@ -94,6 +96,7 @@ class Recorder(tune.Callback):
     ) -> None:
         name = trial_name(trial)
         if "result" in result:
+            self._keep_traceback(name, result["traceback"])
             self._end(trial, Result.model_validate_json(result["result"]))
         elif "metrics" in result:
             self.progress.running[name] = result["epoch"]
@@ -110,6 +113,12 @@ class Recorder(tune.Callback):
         """Rows for the trials that were running when the sweep ended."""
         for trial in self._trials.values():
             self._end(trial, self._unfinished(trial, "stopped", cause))
+
+    def _keep_traceback(self, name: str, text: str) -> None:
+        if text:
+            folder = self.store.path.parent / ERRORS
+            folder.mkdir(exist_ok=True)
+            (folder / f"{name}.txt").write_text(text)
 
     def _unfinished(self, trial: Trial, status: Status, cause: str) -> Result:
         try:

@@ -114,7 +114,7 @@ def test_surrogate(name: str, alpha: float) -> None:
     torch.testing.assert_close(density, surrogate(-u, alpha=alpha))
     mass = (density / angle.cos().square()).mean().item() * torch.pi
     assert mass == pytest.approx(1, abs=1e-3)
-    assert density.max() == density[n // 2]  # at the threshold
+    torch.testing.assert_close(density.max(), density[n // 2])  # at the threshold
 
 
 def depth(model: str) -> int:
@@ -123,7 +123,8 @@ def depth(model: str) -> int:
 
 @pytest.mark.parametrize(("name", "residual"), list(product(registry.models.names(), registry.residuals.names())))
 def test_model(name: str, residual: str) -> None:
-    model = build(config(model__name=name, model__residual=residual, model__depth=depth(name))).train()
+    own = {"model__name": name, "model__residual": residual, "model__depth": depth(name), "model__width": 0.2}
+    model = build(config(neuron__v_threshold=0.2, **own)).train()  # few spikes would fall silent behind an AND
     x, y = batch()
     x.requires_grad_()
     logits = model(x)
