@@ -34,9 +34,8 @@ class ConfigError(UserError):
         head = "1 mistake" if count == 1 else f"{count} mistakes"
         super().__init__("\n".join([f"{head} in the configuration:", *(f"  {p}" for p in self.problems)]))
 
-    def __reduce__(
-        self,
-    ) -> tuple[Any, ...]:  # Ray sends exceptions between processes; the default would pass the text as `problems`
+    # Ray sends exceptions between processes; by default they are made again from their text.
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.problems,)
 
 

@@ -63,7 +63,8 @@ class Result(BaseModel):
         history: one dict of metrics per epoch.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # NaN and infinities survive JSON, by which a result travels
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     status: Status
     config: TrialConfig

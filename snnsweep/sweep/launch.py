@@ -158,13 +158,14 @@ class Sweep:
         objectives = self.space.objectives
         sampler = SAMPLERS[self.sampler](self.seed, max(4, min(10, self.trials // 3)))
         study = open_study(self.folder, self.name, objectives, sampler)
+        searcher = StudySearcher(study, self.space, self._defaults, self._overrides)
         progress = Progress(self.trials, objectives, self.side_by_side)
         recorder = Recorder(store.Store(self.folder, facts), self.tracker, progress, self.listener)
         given = {"space": self.space, "data_dir": str(self.data_dir), "threads": max(1, int(self.cpus))}
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(SweepTrial, **given), {"cpu": self.cpus, "gpu": self.gpus or 0}),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(study, self.space, self._defaults, self._overrides),
+                search_alg=searcher,
                 num_samples=self.trials,
                 max_concurrent_trials=self.side_by_side,
                 time_budget_s=self.time_budget,
@@ -183,6 +184,7 @@ class Sweep:
         )
         with ending_on_signal(self._interrupt):
             tuner.fit()
+        searcher.close()
         return recorder
 
     def _interrupt(self) -> None:

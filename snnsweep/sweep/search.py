@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 
 from snnsweep.config import Flat
 from snnsweep.errors import SpaceError
-from snnsweep.result import Direction, Result
+from snnsweep.result import Direction, Result, Status
 from snnsweep.sweep.space import Space
 
 STUDY_FILE = "study.log"
@@ -74,25 +74,39 @@ class StudySearcher(Searcher):
             suggestion |= {"flat": dict(trial.params), "cause": str(error)}
         return suggestion
 
+    def close(self) -> None:
+        """Tells the trials that never ended as stopped: none stays running in the study for ever."""
+        for trial_id in list(self.open):
+            trial = self.open.pop(trial_id)
+            self._tell_nothing(trial, "stopped")
+
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         if trial_id not in self.open:
             return
         text = (result or {}).get("result")
-        outcome = Result.model_validate_json(text) if text and not error else None
-        self._tell(self.open.pop(trial_id), outcome)
-
-    def _tell(self, trial: optuna.Trial, outcome: Result | None) -> None:
-        metrics = outcome.metrics if outcome and outcome.status == "finished" else {}
-        values = [metrics.get(name, math.nan) for name in self.objectives]
-        usable = all(map(math.isfinite, values))
-        if usable:
-            self._remember(values)
+        trial = self.open.pop(trial_id)
+        if text and not error:
+            self._tell(trial, Result.model_validate_json(text))
         else:
-            values = [self.worst(name) for name in self.objectives]
-        trial.set_constraint(CONSTRAINT, 0.0 if usable else 1.0)
-        trial.set_user_attr("status", outcome.status if outcome else "failed")
-        if outcome and outcome.cause:
+            self._tell_nothing(trial, "failed" if error else "stopped")
+
+    def _tell(self, trial: optuna.Trial, outcome: Result) -> None:
+        metrics = outcome.metrics if outcome.status == "finished" else {}
+        values = [metrics.get(name, math.nan) for name in self.objectives]
+        if outcome.cause:
             trial.set_user_attr("cause", outcome.cause)
+        if not all(map(math.isfinite, values)):
+            self._tell_nothing(trial, outcome.status)
+            return
+        self._remember(values)
+        self._finish(trial, outcome.status, values, 0.0)
+
+    def _tell_nothing(self, trial: optuna.Trial, status: Status) -> None:
+        self._finish(trial, status, [self.worst(name) for name in self.objectives], 1.0)
+
+    def _finish(self, trial: optuna.Trial, status: Status, values: list[float], violated: float) -> None:
+        trial.set_constraint(CONSTRAINT, violated)
+        trial.set_user_attr("status", status)
         self.study.tell(trial, values)
 
     def worst(self, name: str) -> float:
@@ -111,10 +125,5 @@ class StudySearcher(Searcher):
         return self.__dict__ | {"study": None, "open": {}}
 
     def save(self, checkpoint_path: str) -> None:
-        """Ray's snapshot: the study is the state; only which trial is whose is written beside it."""
+        """Ray's snapshot: the study is the state; beside it is written which of Ray's trials is which of Optuna's."""
         Path(checkpoint_path).write_text(json.dumps({ray_id: trial.number for ray_id, trial in self.open.items()}))
-
-    def restore(self, checkpoint_path: str) -> None:
-        numbers = json.loads(Path(checkpoint_path).read_text())
-        ids = {trial.number: trial._trial_id for trial in self.study.get_trials(deepcopy=False)}
-        self.open = {ray_id: optuna.Trial(self.study, ids[number]) for ray_id, number in numbers.items()}

@@ -92,6 +92,17 @@ def test_as_a_loop_by_hand(optimizer: str) -> None:
             torch.testing.assert_close(weights(ours.model), weights(model), rtol=1e-3, atol=1e-4)
 
 
+def test_an_epoch_trains_whatever_mode_it_meets() -> None:
+    """Batch statistics move, though the last look at the model left it in eval mode."""
+    trial = trainer(config())
+    trial.model.eval()
+    norm = trial.model.network.stem.norm
+    before = norm.running_mean.clone()
+    trial.epoch()
+    assert norm.num_batches_tracked == 3
+    assert not torch.equal(norm.running_mean, before)
+
+
 def test_constant_rate() -> None:
     trial = trainer(config(train__schedule="constant"))
     assert [trial.epoch()["train/lr"] for _ in range(3)] == [0.01] * 3
