@@ -57,7 +57,9 @@ def _options(*names: str) -> Callable[[Any], Any]:
 FOLDER = click.Path(file_okay=False, path_type=Path)
 OPTIONS = {
     "trials": click.option("--trials", type=int, default=20, show_default=True, help="How many trials."),
-    "seed": click.option("--seed", type=int, default=0, show_default=True, help="Of the sampler and of every trial."),
+    "seed": click.option(
+        "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of sampler and trials."
+    ),
     "storage": click.option(
         "--storage", type=FOLDER, default=Path("sweeps"), show_default=True, help="The folder that holds sweeps."
     ),
@@ -230,3 +232,7 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str]:
     if wrong:
         raise UserError(f"--set {', '.join(wrong)}: write KEY=VALUE, e.g. --set neuron.v_threshold=0.8")
     return dict(text.split("=", 1) for text in given)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a csv, json and event file a trial
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+PATIENCE_S = 5
 TOKEN = Path.home() / ".ray" / "auth_token"
 
 
@@ -32,18 +34,31 @@ def connect(address: str | None) -> Iterator[None]:
     """
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
-    if ray.is_initialized():
+    started = not ray.is_initialized()
+    if started:
+        _start(address)
+    tune_log = logging.getLogger("ray.tune")
+    level = tune_log.level
+    tune_log.setLevel(logging.CRITICAL)  # its advice names commands that are not ours
+    try:
         yield
-        return
+    finally:
+        tune_log.setLevel(level)
+        if started:
+            ray.shutdown()
+
+
+def _start(address: str | None) -> None:
     had_token = TOKEN.exists()
     try:
+        _knock(address)
         ray.init(
             address=address or "local",
             include_dashboard=False if address is None else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         if address is None:
             raise SnnSweepError(f"Ray does not start on this machine: {reason}") from error
@@ -53,11 +68,13 @@ def connect(address: str | None) -> Iterator[None]:
         ) from None
     if TOKEN.exists() and not had_token:
         TOKEN.chmod(0o600)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its advice names commands that are not ours
-    try:
-        yield
-    finally:
-        ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Ray itself tries for minutes where nobody listens."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
 
 
 def slots(cpus: float, gpus: float, most: int | None) -> int:

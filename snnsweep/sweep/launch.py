@@ -10,7 +10,7 @@ import ray
 from ray import tune
 
 from snnsweep import data
-from snnsweep.config import Flat
+from snnsweep.config import Flat, TrialConfig
 from snnsweep.errors import UserError, nearest
 from snnsweep.results import store
 from snnsweep.results.front import front
@@ -81,7 +81,8 @@ class Sweep:
         self.folder = self.storage / self.name
         self.seed, self.sampler, self.smoke = seed, sampler, smoke
         self.tracking_uri = tracking_uri or f"sqlite:///{self.storage / 'mlflow.db'}"
-        artifacts = None if tracking_uri else self.storage / "mlflow-artifacts"
+        self.embedded = tracking_uri is None
+        artifacts = self.storage / "mlflow-artifacts" if self.embedded else None
         self.tracker = Tracker(self.tracking_uri, self.space.name, artifacts)
         self.data_dir = Path(data_dir or data.default_folder()).resolve()
         self.address, self.cpus, self.gpus = address, cpus_per_trial, gpus_per_trial
@@ -97,9 +98,10 @@ class Sweep:
         self._check()
         with connect(self.address):
             self._reserve()
-            self.storage.mkdir(parents=True, exist_ok=True)
+            if self.embedded:
+                self.storage.mkdir(parents=True, exist_ok=True)
             self.tracker.connect()
-            self.folder.mkdir()
+            self.folder.mkdir(parents=True)
             facts = self._provenance()
             facts["mlflow_run_id"] = self.tracker.start_sweep(self.name, _tags(facts), _params(facts), self._note())
             store.write_json(self.folder / store.SWEEP, facts)
@@ -121,11 +123,13 @@ class Sweep:
         return front(self.results(), self.space.objectives)
 
     def _check(self) -> None:
+        given = (self.space, max(0, self.seed), self._defaults, self._overrides, self.data_dir)
+        self._probed: list[TrialConfig] = []
         preflight.all_at_once(
             [
                 self._numbers_fit,
                 lambda: preflight.folder_is_free(self.storage, self.name),
-                lambda: preflight.space_works(self.space, self.seed, self._defaults, self._overrides, self.data_dir),
+                lambda: self._probed.extend(preflight.space_works(*given)),
             ]
         )
 
@@ -145,6 +149,11 @@ class Sweep:
         if self.gpus is None:
             self.gpus = float(ray.cluster_resources().get("GPU", 0) > 0)
         self.side_by_side = slots(self.cpus, self.gpus, self.max_concurrent)
+        if not self.gpus and any(config.device.startswith("cuda") for config in self._probed):
+            raise UserError(
+                f"{self.space.source}: sets device to cuda, but a trial reserves no GPU; drop `device` from the space "
+                "or give --gpus-per-trial"
+            )
 
     @property
     def _defaults(self) -> Flat:

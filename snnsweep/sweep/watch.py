@@ -83,9 +83,12 @@ class Recorder(tune.Callback):
         """Ray pickles its callbacks; files, server and terminal stay with this process."""
         return {}
 
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        for trial in trials[len(self._trials) :]:  # Ray's list only grows
+            self._trials[trial_name(trial)] = trial
+
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         name = trial_name(trial)
-        self._trials[name] = trial
         self._since.setdefault(name, time.time())
         self.progress.running.setdefault(name, 0)
         self.tracker.start_trial(name, name, trial.config["flat"])
@@ -110,7 +113,7 @@ class Recorder(tune.Callback):
         self._end(trial, self._unfinished(trial, "failed", _cause(trial)))
 
     def stop_rest(self, cause: str) -> None:
-        """Rows for the trials that were running when the sweep ended."""
+        """Rows for the trials that were chosen but had not ended when the sweep did."""
         for trial in self._trials.values():
             self._end(trial, self._unfinished(trial, "stopped", cause))
 

@@ -29,8 +29,7 @@ def fresh() -> optuna.Trial:
 def mistake(text: str) -> str:
     space = Space("mine.py", text)
     with pytest.raises(SpaceError) as caught:
-        space.objectives  # noqa: B018
-        space.probe(0, {}, {})
+        (space.objectives, space.probe(0, {}, {}))
     return str(caught.value)
 
 
