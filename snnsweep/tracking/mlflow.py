@@ -41,6 +41,7 @@ _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SCHEMES = ("http", "https", *_DATABASES, "databricks")
 _OUTAGE = (MlflowException, SQLAlchemyError, OSError)  # every error of `requests` is an OSError
 _ENDS = {"finished": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # else its pages open for language models
 _VALUE, _TAG = 6000, 5000  # characters that MLflow takes in a param and in a tag
 
 P = ParamSpec("P")
@@ -127,7 +128,9 @@ class Tracker:
             if known is not None and known.lifecycle_stage == "deleted":
                 raise MlflowException(f"its experiment {self._experiment!r} is deleted; restore it there")
             place = self._artifacts.resolve().as_uri() if self._artifacts else None
-            self._home = known.experiment_id if known else self._client.create_experiment(self._experiment, place)
+            self._home = (
+                known.experiment_id if known else self._client.create_experiment(self._experiment, place, _KIND)
+            )
         except (*_OUTAGE, ImportError, ValueError) as error:  # a database's missing driver; no address at all
             raise UserError(
                 f"{self._where} cannot be used: {_cause(error)}; start a server (mlflow server --port 5000) and give "
@@ -199,7 +202,8 @@ class Tracker:
         table = json.dumps([{"path": "front.json", "type": "table"}])  # what `log_table` says, which would append
         self._log(self._sweep, metrics=best, tags={"mlflow.loggedArtifacts": table})
         with tempfile.TemporaryDirectory() as folder:
-            front.to_json(Path(folder) / "front.json", orient="split", index=False)
+            shown = _readable(front, objectives or {})
+            shown.to_json(Path(folder) / "front.json", orient="split", index=False)
             figure.savefig(Path(folder) / "front.png", dpi=150)
             self._upload([Path(folder) / "front.json", Path(folder) / "front.png", *files])
 
@@ -274,6 +278,13 @@ def _probe(uri: str) -> None:
         if scheme == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # opens it for writing; rolled back at once
     engine.dispose()
+
+
+def _readable(front: pd.DataFrame, objectives: Mapping[str, Direction]) -> pd.DataFrame:
+    """The front as MLflow's page shows it: objectives first, no dots, which its table takes for paths and leaves empty."""
+    first = [name for name in ("trial_id", *objectives) if name in front]
+    ordered = front[[*first, *(name for name in front if name not in first)]]
+    return ordered.rename(columns=lambda name: name.replace(".", "/"))
 
 
 def _legal(name: str) -> str:
