@@ -281,7 +281,7 @@ def _probe(uri: str) -> None:
 
 
 def _readable(front: pd.DataFrame, objectives: Mapping[str, Direction]) -> pd.DataFrame:
-    """The front as MLflow's page shows it: objectives first, no dots, which its table takes for paths and leaves empty."""
+    """The front for MLflow's page: objectives first, and no dots, which its table takes for paths and leaves empty."""
     first = [name for name in ("trial_id", *objectives) if name in front]
     ordered = front[[*first, *(name for name in front if name not in first)]]
     return ordered.rename(columns=lambda name: name.replace(".", "/"))
