@@ -52,7 +52,8 @@ def requirements() -> Iterator[Finding]:
             continue
         have = _version(wanted.name)
         fits = have is not None and wanted.specifier.contains(have, prereleases=True)
-        mend = "" if fits else f'pip install "{wanted.name}{wanted.specifier}"'
+        wanted.marker = None
+        mend = "" if fits else f'pip install "{wanted}"'
         yield Finding(wanted.name, have or "not installed", mend)
 
 
@@ -76,7 +77,7 @@ def _import(module: str) -> Finding:
     if tried.returncode == 0:
         return Finding(f"import {module}", "works")
     reason = (tried.stderr.strip() or f"exit code {tried.returncode}").splitlines()[-1]
-    fix = f"pip install {WORKING_SET}" if "torch" in reason or "spikingjelly" in module else "pip install -U snnsweep"
+    fix = f"pip install {WORKING_SET}" if "torch" in reason else f"pip install -U {module.partition('.')[0]}"
     return Finding(f"import {module}", reason, fix)
 
 
