@@ -179,7 +179,7 @@ def list_parts(kind: str | None, as_json: bool) -> None:
 def ui(sweep: str, port: int, storage: Path) -> None:
     """Open the MLflow UI of SWEEP on this machine (127.0.0.1)."""
     from snnsweep.results.store import load_sweep
-    from snnsweep.tracking.mlflow import server_command
+    from snnsweep.tracking.address import server_command
 
     folder = _folder(sweep, storage)
     uri = load_sweep(folder)["tracking_uri"]

@@ -23,7 +23,8 @@ from snnsweep.sweep.signals import ending_on_signal
 from snnsweep.sweep.space import SMOKE, Space
 from snnsweep.sweep.trainable import SweepTrial
 from snnsweep.sweep.watch import Progress, Recorder, trial_name
-from snnsweep.tracking.mlflow import Tracker, redacted
+from snnsweep.tracking.address import redacted
+from snnsweep.tracking.mlflow import Tracker
 
 SMOKE_TRIALS = 2
 LOST_WORKERS = 3  # times that a trial goes on from its checkpoint after its process or machine was lost

@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,6 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import pandas as pd
-import sqlalchemy
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -30,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from snnsweep.errors import UserError
 from snnsweep.result import Direction
+from snnsweep.tracking.address import probe, redacted
 
 _LOGGER = logging.getLogger("snnsweep")
 _PATIENCE = {  # a server that does not answer costs 12 s at the most; MLflow's own defaults make that minutes
@@ -37,8 +36,6 @@ _PATIENCE = {  # a server that does not answer costs 12 s at the most; MLflow's 
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "6",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
 }
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-_SCHEMES = ("http", "https", *_DATABASES, "databricks")
 _OUTAGE = (MlflowException, SQLAlchemyError, OSError)  # every error of `requests` is an OSError
 _ENDS = {"finished": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # else its pages open for language models
@@ -46,18 +43,6 @@ _VALUE, _TAG = 6000, 5000  # characters that MLflow takes in a param and in a ta
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-def redacted(text: str) -> str:
-    """`text` without the user, passwords and tokens of the URIs in it."""
-    text = re.sub(r"(?<=://)[^\s/][^\s]*@", "***@", text)
-    return re.sub(r"(?i)([?&;](?:password|pwd|token|secret|api_?key)=)[^\s&;'\"]+", r"\1***", text)
-
-
-def server_command(tracking_uri: str, artifacts: Path, port: int) -> list[str]:
-    """The command that shows a sweep's embedded MLflow at http://127.0.0.1:`port`."""
-    places = ["--backend-store-uri", tracking_uri, "--artifacts-destination", str(artifacts)]
-    return [sys.executable, "-m", "mlflow", "server", *places, "--host", "127.0.0.1", "--port", str(port), "-w", "1"]
 
 
 def _while_it_answers(
@@ -122,7 +107,7 @@ class Tracker:
             os.environ.setdefault(name, value)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # pages of SQL where we say one line
         try:
-            _probe(self._uri)
+            probe(self._uri)
             self._client = MlflowClient(tracking_uri=self._uri)
             known = self._client.get_experiment_by_name(self._experiment)
             if known is not None and known.lifecycle_stage == "deleted":
@@ -262,22 +247,6 @@ class Tracker:
                 self._takes_files = False
                 self._warn(f"{self._where} takes no files ({_cause(error)}); they are in the sweep's folder")
                 return
-
-
-def _probe(uri: str) -> None:
-    """Fail at once where MLflow would try for minutes, or would say it in a page."""
-    scheme = uri.partition(":")[0].partition("+")[0]
-    if scheme not in _SCHEMES:
-        raise MlflowException("the address has to start with http://, https:// or a database such as sqlite:///")
-    if scheme not in _DATABASES:
-        return
-    if scheme == "sqlite":
-        Path(uri.partition(":///")[2] or ".").parent.mkdir(parents=True, exist_ok=True)
-    engine = sqlalchemy.create_engine(uri)
-    with engine.connect() as connection:
-        if scheme == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # opens it for writing; rolled back at once
-    engine.dispose()
 
 
 def _readable(front: pd.DataFrame, objectives: Mapping[str, Direction]) -> pd.DataFrame:

@@ -21,7 +21,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from snnsweep.errors import UserError
-from snnsweep.tracking.mlflow import Tracker, redacted, server_command
+from snnsweep.tracking.address import redacted, server_command
+from snnsweep.tracking.mlflow import Tracker
 
 FRONT = pd.DataFrame({"trial_id": ["t1", "t0"], "clean_accuracy": [0.9, 0.5], "time/train_s": [3.0, 1.0]})
 OBJECTIVES = {"clean_accuracy": "maximize", "time/train_s": "minimize"}

@@ -1,0 +1,38 @@
+"""Where MLflow is: tried before a sweep begins, shown without its secrets, served for the browser."""
+
+import re
+import sys
+from pathlib import Path
+
+import sqlalchemy
+
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_SCHEMES = ("http", "https", *_DATABASES, "databricks")
+
+
+def redacted(text: str) -> str:
+    """`text` without the user, passwords and tokens of the URIs in it."""
+    text = re.sub(r"(?<=://)[^\s/][^\s]*@", "***@", text)
+    return re.sub(r"(?i)([?&;](?:password|pwd|token|secret|api_?key)=)[^\s&;'\"]+", r"\1***", text)
+
+
+def server_command(tracking_uri: str, artifacts: Path, port: int) -> list[str]:
+    """The command that shows a sweep's embedded MLflow at http://127.0.0.1:`port`."""
+    places = ["--backend-store-uri", tracking_uri, "--artifacts-destination", str(artifacts)]
+    return [sys.executable, "-m", "mlflow", "server", *places, "--host", "127.0.0.1", "--port", str(port), "-w", "1"]
+
+
+def probe(uri: str) -> None:
+    """Fail at once where MLflow would try for minutes, or would say it in a page."""
+    scheme = uri.partition(":")[0].partition("+")[0]
+    if scheme not in _SCHEMES:
+        raise ValueError("the address has to start with http://, https:// or a database such as sqlite:///")
+    if scheme not in _DATABASES:
+        return
+    if scheme == "sqlite":
+        Path(uri.partition(":///")[2] or ".").parent.mkdir(parents=True, exist_ok=True)
+    engine = sqlalchemy.create_engine(uri)
+    with engine.connect() as connection:
+        if scheme == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # opens it for writing; rolled back at once
+    engine.dispose()
