@@ -67,7 +67,8 @@ def panel(progress: Any) -> RenderableType:
     counts.append(f"  front {progress.front_size}  left {duration(progress.left_s)}")
     running = "  ".join(f"{name} epoch {epoch}" for name, epoch in progress.running.items())
     best = "  ".join(f"{name} {number(value)} ({whose})" for name, (value, whose) in progress.best.items())
-    bar = ProgressBar(total=progress.total, completed=progress.done, width=60)
+    bar = Table.grid()  # a line of its own
+    bar.add_row(ProgressBar(total=progress.total, completed=progress.done, width=60))
     return Group(bar, counts, Text(running, "dim"), Text(f"best: {best}" if best else "", "bold"))
 
 
