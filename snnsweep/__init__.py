@@ -1,7 +1,7 @@
 """snnsweep: train and attack variants of spiking neural networks, and map the front of what they can do.
 
 `TrialConfig` describes a variant, `evaluate` trains, attacks and measures it, `Sweep` does so for many on a Ray
-cluster. The heavy imports wait until a name is used.
+cluster; `attacks`, `data`, `encoders`, `models` and `neurons` hold the parts. Heavy imports wait until a name is used.
 """
 
 from importlib import import_module
@@ -29,7 +29,12 @@ _HOMES = {
 }
 
 
+_PARTS = ("attacks", "data", "encoders", "models", "neurons")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return import_module(f"snnsweep.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'snnsweep' has no attribute {name!r}")
     return getattr(import_module(f"snnsweep.{_HOMES[name]}"), name)

@@ -56,7 +56,7 @@ def _options(*names: str) -> Callable[[Any], Any]:
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 OPTIONS = {
-    "trials": click.option("--trials", type=int, default=20, show_default=True, help="How many trials."),
+    "trials": click.option("--trials", type=click.IntRange(1), default=20, show_default=True, help="How many trials."),
     "seed": click.option(
         "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of sampler and trials."
     ),
@@ -72,11 +72,13 @@ OPTIONS = {
         "--data-dir", type=FOLDER, help="Where the data sets are; by default $SNNSWEEP_DATA, else ./data."
     ),
     "address": click.option("--address", help="A running Ray cluster (auto, host:port); by default this machine."),
-    "cpus-per-trial": click.option("--cpus-per-trial", type=int, default=1, show_default=True),
+    "cpus-per-trial": click.option("--cpus-per-trial", type=click.IntRange(1), default=1, show_default=True),
     "gpus-per-trial": click.option(
         "--gpus-per-trial", type=float, help="May be a fraction; by default 1 where the cluster has GPUs."
     ),
-    "max-concurrent": click.option("--max-concurrent", type=int, help="Trials side by side; by default what fits."),
+    "max-concurrent": click.option(
+        "--max-concurrent", type=click.IntRange(1), help="Side by side; by default what fits."
+    ),
     "time-budget": click.option("--time-budget", type=float, help="Seconds after which no trial goes on."),
     "smoke": click.option("--smoke", is_flag=True, help="Tiny trials, to see that it runs; the figures mean nothing."),
     "set": click.option("--set", "given", multiple=True, metavar="KEY=VALUE", help="A config key; may be repeated."),
@@ -179,14 +181,14 @@ def list_parts(kind: str | None, as_json: bool) -> None:
 def ui(sweep: str, port: int, storage: Path) -> None:
     """Open the MLflow UI of SWEEP on this machine (127.0.0.1)."""
     from snnsweep.results.store import load_sweep
-    from snnsweep.tracking.address import server_command
+    from snnsweep.tracking.address import artifacts_of, server_command
 
-    folder = _folder(sweep, storage)
-    uri = load_sweep(folder)["tracking_uri"]
-    if uri.startswith("http"):
-        click.echo(f"this sweep is on the server {uri}")
+    uri = load_sweep(_folder(sweep, storage))["tracking_uri"]
+    artifacts = artifacts_of(uri)
+    if artifacts is None:
+        click.echo(f"this sweep is on {uri}, which this command cannot serve; open it there")
         return
-    command = server_command(uri, folder.parent / "mlflow-artifacts", port)
+    command = server_command(uri, artifacts, port)
     click.echo(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
     os.execve(command[0], command, os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})  # 7 idle processes
 

@@ -14,11 +14,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from snnsweep import registry
 from snnsweep.errors import ConfigError, UnknownName, nearest
@@ -234,10 +236,10 @@ class TrialConfig(_Group):
             ConfigError: unknown keys, unknown names, values out of range: all of them.
         """
         known = cls.keys()
-        problems = [f"{key}: unknown key; {nearest(key, known)}" for key in flat if key not in known]
+        problems = [f"{key}: unknown key; {nearest(str(key), known)}" for key in flat if key not in known]
         nested: dict[str, Any] = {}
         for key, value in flat.items():
-            group, dot, field = key.partition(".")
+            group, dot, field = str(key).partition(".")
             if key in known and dot:
                 nested.setdefault(group, {})[field] = value
             elif key in known:
@@ -249,6 +251,30 @@ class TrialConfig(_Group):
         if problems:
             raise ConfigError(problems)
         return config
+
+    @classmethod
+    def typed(cls, given: Mapping[str, Any]) -> Flat:
+        """The values as their keys' types take them ("8/255" becomes a number), each by itself.
+
+        Raises:
+            ConfigError: unknown keys and values that no config could have; all of them.
+        """
+        found: Flat = {}
+        problems: list[str] = []
+        for key, value in given.items():
+            if key not in DEFAULTS:
+                problems.append(f"{key}: unknown key; {nearest(key, DEFAULTS)}")
+                continue
+            group, dot, name = key.rpartition(".")
+            owner = cls.model_fields[group].annotation if dot else cls
+            field = owner.model_fields[name]  # type: ignore[union-attr]
+            try:
+                found[key] = _type_of(field).validate_python(value)
+            except ValidationError as error:
+                problems += [_sentence(one, key) for one in error.errors()]
+        if problems:
+            raise ConfigError(problems)
+        return found
 
     def to_flat(self) -> Flat:
         """Every key with its value, in a fixed order; `from_flat(to_flat())` gives an equal config."""
@@ -263,8 +289,13 @@ class TrialConfig(_Group):
         return list(DEFAULTS)
 
 
-def _sentence(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+def _type_of(field: FieldInfo) -> TypeAdapter[Any]:
+    annotated: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    return TypeAdapter(annotated)
+
+
+def _sentence(error: Any, key: str = "") -> str:
+    key = key or ".".join(str(part) for part in error["loc"])
     text = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{key}: {text}"

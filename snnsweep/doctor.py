@@ -1,5 +1,6 @@
 """What is installed, what does not fit together, and the command that mends it."""
 
+import os
 import re
 import shutil
 import stat
@@ -101,7 +102,7 @@ def _disk(storage: Path) -> Finding:
 
 def _token() -> Finding:
     """Ray writes the token of a local cluster with the umask's mode."""
-    token = Path.home() / ".ray" / "auth_token"
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     if not token.exists():
         return Finding("Ray's token", "none yet: the first local cluster writes one")
     open_to_others = bool(token.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))

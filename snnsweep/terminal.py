@@ -18,8 +18,8 @@ from snnsweep.config import DEFAULTS
 from snnsweep.result import Direction, Result
 
 PLAIN_WIDTH = 160  # of a pipe or a log file, where rich would fold at 80
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
 for console in (out, err):
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
@@ -123,7 +123,7 @@ def show_front(facts: Mapping[str, Any], results: pd.DataFrame, front: pd.DataFr
             out.print(f"  {row['trial_id']}: {warning}", style="yellow", soft_wrap=True)
     suites = ", ".join(sorted(front["attack.suite"].unique()))
     out.print(
-        "Validation split, one seed; below each figure its 95 % interval over samples. ↑ more is better. "
+        "Validation split, one seed; below a figure its 95 % interval over samples. ↑ more is better. "
         f"Robustness is against the suite {suites}, no stronger attack: the figures of a search are optimistic.",
         style="dim",
         soft_wrap=True,

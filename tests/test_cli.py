@@ -60,6 +60,14 @@ BAD_SPACES = {
     "def space(trial): return {'data.name': 'cifar10'}": ["python -m snnsweep.data cifar10 --data-dir"],
     "def space(trial): return {'data.subset': 100000}": ["data.subset", "1294"],
     "def space(trial): return {'device': 'cuda:99'}": ["cuda"],
+    "def space(trial): return {1: 2}": ["1: unknown key"],
+    "OBJECTIVES = 5\ndef space(trial): return {}": ["OBJECTIVES is 5"],
+    "OBJECTIVES = (1, 2)\ndef space(trial): return {}": ["OBJECTIVES is (1, 2)"],
+    "raise SystemExit(0)": ["SystemExit"],
+    "def space(trial): trial.suggest_int('data.subset', 1000, 4000)": ["data.subset"],
+    "from snnsweep import data\n@data.register('own_images')\nclass Own:\n    'Gone.'\n"
+    "    spec = data.get('digits').spec\n    def read(self, folder): open('nowhere.npz')\n"
+    "def space(trial): return {'data.name': 'own_images'}": ["own_images", "FileNotFoundError"],
 }  # fmt: skip
 
 
@@ -76,13 +84,22 @@ def test_a_bad_space_ends_with_2_and_writes_nothing(command: str, text: str, her
         (["run", "nothing.py"], ["nothing.py", "No such file"]),
         (["rum", "tiny.py"], ["did you mean run?"]),
         (["run", "tiny.py", "--trails", "3"], ["--trials"]),
-        (["run", "tiny.py", "--trials", "0"], ["--trials 0", "at least 1"]),
+        (["run", "tiny.py", "--trials", "0"], ["--trials", "x>=1"]),
         (["run", "tiny.py", "--trials", "x"], ["'x'"]),
         (["run", "tiny.py", "--sampler", "tpee"], ["did you mean tpe?"]),
         (["run", "tiny.py", "--name", "a/b"], ["--name"]),
+        (["run", "tiny.py", "--name", "n" * 300], ["--name"]),
+        (["run", "tiny.py", "--storage", "s" * 300], ["--storage"]),
+        (["run", "tiny.py", "--storage", "a?b"], ["--storage"]),
+        (["run", "tiny.py", "--time-budget", "nan"], ["--time-budget"]),
         (
-            ["run", "tiny.py", "--trials", "-1", "--name", ".x", "--time-budget", "0"],
-            ["--trials", "--name", "--time-budget"],
+            ["run", "tiny.py", "--sampler", "x", "--name", "a/b", "--tracking-uri", "ftp://x"],
+            ["sampler", "--name", "ftp"],
+        ),
+        (["check", "tiny.py", "--trials", "-3"], ["--trials"]),
+        (
+            ["run", "tiny.py", "--gpus-per-trial", "-1", "--name", ".x", "--time-budget", "0"],
+            ["--gpus", "--name", "--time-budget"],
         ),
         (["trial", "tiny.py", "--set", "neuron.v_treshold=1"], ["did you mean neuron.v_threshold?"]),
         (
@@ -158,6 +175,37 @@ def test_check_says_the_cost_and_writes_nothing(here: Path):
     assert os.listdir(here) == ["tiny.py"]
 
 
+OWN = (
+    "'Is [/b] printed as it is?'\n"
+    "from snnsweep import neurons\n"
+    "@neurons.register('own_neuron')\n"
+    "class Own(neurons.SpikingNeuron):\n"
+    "    'v + x.'\n"
+    "    def charge(self, v, x): return v + x\n" + TINY.partition("\n")[2]
+)
+
+
+def test_trial_knows_the_parts_of_the_file(here: Path):
+    (here / "bad.py").write_text(OWN)
+    result = call("trial", "bad.py", "--set", "neuron.name=own_neuron", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["neuron.name"] == "own_neuron"
+
+
+def test_what_the_user_wrote_is_no_markup(here: Path):
+    (here / "bad.py").write_text(OWN)
+    assert "Is [/b] printed as it is?" in call("check", "bad.py").output
+
+
+def test_a_folder_that_holds_another_json(here: Path):
+    (here / "sweeps" / "odd").mkdir(parents=True)
+    (here / "sweeps" / "odd" / "sweep.json").write_text("{}")
+    for command in ("front", "ui"):
+        result = call(command, "odd")
+        assert result.exit_code == 2
+        assert "is not what a sweep writes" in result.output
+
+
 def test_list_names_every_part():
     parts = json.loads(call("list", "--json").stdout)
     assert {"lif", "if", "plif"} <= set(parts["neurons"])
@@ -193,6 +241,6 @@ def test_run_shows_the_front_and_the_way_on(here: Path):
     assert 1 <= len(again["front"]) <= 2
     assert set(again["objectives"]) == {"clean_accuracy", "robust_accuracy", "gradient_sparsity"}
     assert call("front", "sweeps/s").exit_code == 0
-    assert "did you mean s?" in call("front", "x").output or "s" in call("front", "x").output
+    assert "did you mean s?" in call("front", "ss").output
     refused_again = call("run", "tiny.py", "--name", "s")
     assert refused_again.exit_code == 2

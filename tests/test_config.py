@@ -268,3 +268,28 @@ def test_a_part_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrialConfig.from_flat({**own, "model.depth": 3})
     assert (config.neuron.name, config.data.name) == ("mine", "mine")
     assert problems(own) == ("model.depth: mine is built with depth 2, 3; given 18",)  # the default does not fit it
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
+def test_typed_takes_each_key_by_itself_as_text_too(key: str) -> None:
+    value = DEFAULTS[key]
+    assert TrialConfig.typed({key: value}) == {key: value}
+    assert TrialConfig.typed({key: str(value)}) == {key: value}
+
+
+def test_typed_tells_every_mistake_at_once() -> None:
+    given = {
+        "threat.eps": "8/0",
+        "neuron.nam": "lif",
+        "encoder.time_steps": "0",
+        "train.optimizer": "adam",
+        "seed": "x",
+    }
+    with pytest.raises(ConfigError) as caught:
+        TrialConfig.typed(given)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "threat.eps", "neuron.nam", "encoder.time_steps", "seed"
+    ]  # fmt: skip
+    assert TrialConfig.typed({"threat.eps": "8/255", "train.grad_clip": "none"}) == {
+        "threat.eps": 8 / 255, "train.grad_clip": None
+    }  # fmt: skip

@@ -53,7 +53,8 @@ def test_the_main_figures_carry_their_interval(result: Result, metric: str) -> N
 def test_a_figure_for_each_attack_and_each_layer(result: Result) -> None:
     labels = {step.label for step in registry.suites.get("quick")().steps}
     named = {metric.removeprefix(PER_ATTACK) for metric in result.metrics if metric.startswith(PER_ATTACK)}
-    assert named == labels | {"clean", "n", "low", "high"}
+    intervals = {label + suffix for label in labels for suffix in INTERVAL}
+    assert named == labels | intervals | {"clean", "n", "low", "high"}
     network = models.build(result.config).network
     leaves = {name for name, module in network.named_modules() if not list(module.children())}
     named = {metric.removeprefix(PER_LAYER) for metric in result.metrics if metric.startswith(PER_LAYER)}

@@ -18,6 +18,7 @@ from snnsweep.config import ThreatConfig
 
 Forward = Callable[[Tensor], Tensor]
 ROUNDING = 1e-6  # of float32 near 1, when a point is tested for being in the ball
+DRAWS = 10  # passes whose logits are averaged where a model answers with fresh noise
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,8 @@ class Attack(ABC):
     def run(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, rng: torch.Generator) -> Outcome:
         """Attacks images x [N, C, H, W] in [0, 1] with labels y [N], model in eval mode, and judges the end.
 
-        Where the model answers with fresh randomness, a lucky point proves nothing, so there the attack's last
-        point is the one that is judged.
+        Where the model answers with fresh randomness, a lucky point proves nothing: there the attack's last point
+        is judged, by the mean logits of ten passes.
         """
         with attacked(model):
             forward, start = _entrance(model, x, threat)
@@ -135,9 +136,17 @@ class Attack(ABC):
             if not getattr(model, "random", False):
                 oracle.logits(last)
                 last = threat.pick(oracle.fooled, oracle.found, last)
-            with torch.no_grad():
-                success = forward(last).argmax(1) != y
+            success = predict(forward, last, getattr(model, "random", False)) != y
             return Outcome(last, success & threat.allows(last, start))
+
+
+@torch.no_grad()
+def predict(forward: Forward, x: Tensor, random: bool) -> Tensor:
+    """The class [N] of each input; of the mean logits of ten passes where every pass draws fresh noise."""
+    logits = forward(x)
+    for _ in range(DRAWS - 1 if random else 0):
+        logits = logits + forward(x)
+    return logits.argmax(1)
 
 
 def _entrance(model: Any, x: Tensor, threat: Threat) -> tuple[Forward, Tensor]:

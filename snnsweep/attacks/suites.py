@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnsweep.attacks.base import Attack, Threat, attacked
+from snnsweep.attacks.base import Attack, Threat, attacked, predict
 from snnsweep.attacks.gradient import FGSM, PGD
 from snnsweep.attacks.query import Noise
 from snnsweep.attacks.rules import Rule, Surrogate, Training
 from snnsweep.config import NeuronConfig
+from snnsweep.neurons import SpikingNeuron
 from snnsweep.registry import suites
 
 register, get, names = suites.register, suites.get, suites.names
@@ -40,10 +41,15 @@ class Suite:
     steps: tuple[Step, ...]
     defaults: Mapping[str, Any]
 
-    def rules(self, neuron: NeuronConfig) -> set[Rule]:
-        """The different gradient rules that attack a model with such neurons."""
+    def rules(self, model: nn.Module, neuron: NeuronConfig) -> set[Rule]:
+        """The different gradient rules that attack this model, built with such neurons.
+
+        A model without a `SpikingNeuron` leaves a rule nothing to act on: its own gradient is the only one.
+        """
         own = Surrogate(neuron.surrogate, neuron.alpha)
-        return {own if isinstance(step.rule, Training) else step.rule for step in self.steps}
+        if not any(isinstance(module, SpikingNeuron) for module in model.modules()):
+            return {Training()}
+        return {Training() if step.rule == own else step.rule for step in self.steps}
 
 
 @register("quick")
@@ -93,8 +99,9 @@ def run(model: nn.Module, x: Tensor, y: Tensor, suite: Suite, threat: Threat, se
     Only samples that are right without an attack are attacked. Each step draws from its own stream of `seed`, so
     that its verdicts do not depend on which other steps a suite has.
     """
-    with attacked(model), torch.no_grad():
-        correct = torch.cat([model(part).argmax(1) for part in x.split(batch)]) == y
+    random = getattr(model, "random", False)
+    with attacked(model):
+        correct = torch.cat([predict(model, part, random) for part in x.split(batch)]) == y
     chosen = correct.nonzero().squeeze(1)
     fooled = {}
     for step in suite.steps:

@@ -14,7 +14,7 @@ from torch import Tensor
 from snnsweep.config import ImageSpec, TrialConfig
 from snnsweep.data.sets import Arrays
 from snnsweep.data.stratify import stratified
-from snnsweep.errors import ConfigError, UserError
+from snnsweep.errors import ConfigError, SnnSweepError, UserError
 from snnsweep.registry import datasets
 
 
@@ -68,7 +68,7 @@ def load(config: TrialConfig, device: torch.device | str, folder: Path | None = 
         SnnSweepError: torchvision does not fit torch.
     """
     part = datasets.get(config.data.name)
-    arrays = _read(part, (folder or default_folder()).expanduser().resolve())
+    arrays = _arrays(config.data.name, part, (folder or default_folder()).expanduser().resolve())
     _check(config.data.name, part.spec, arrays)
     validation = stratified(arrays.train_y, max(1, round(len(arrays.train_y) / 10)))
     rest = np.setdiff1d(np.arange(len(arrays.train_y)), validation)
@@ -94,6 +94,15 @@ def instance(part: Any) -> Any:
 @lru_cache(maxsize=2)  # by the part itself: a space file may register another one under the same name
 def _read(part: Any, folder: Path) -> Arrays:
     return instance(part).read(folder)
+
+
+def _arrays(name: str, part: Any, folder: Path) -> Arrays:
+    try:
+        return _read(part, folder)
+    except SnnSweepError:
+        raise
+    except Exception as error:
+        raise UserError(f"data set {name!r}: its read() raised {type(error).__name__}: {error}") from error
 
 
 def _check(name: str, spec: ImageSpec, arrays: Arrays) -> None:

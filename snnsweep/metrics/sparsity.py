@@ -77,6 +77,16 @@ def input_gradients(model: SNN, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return pixel.flatten(1), code.movedim(1, 0).flatten(1)
 
 
+def vanished(model: SNN, x: Tensor, y: Tensor, space: str, batch: int) -> Tensor:
+    """bool [n]: whose gradient at the tensor that the threat perturbs is zero everywhere."""
+    found = []
+    with attacked(model):
+        for part in torch.arange(len(x), device=x.device).split(batch):
+            pixel, encoded = input_gradients(model, x[part], y[part])
+            found.append(((pixel if space == "pixel" else encoded) == 0).all(1))
+    return torch.cat(found)
+
+
 @contextmanager
 def zero_counts(network: nn.Module) -> Iterator[dict[str, list[int]]]:
     """Collects, for the input of each leaf layer, [exact zeros, elements] of the gradient that flows through it."""

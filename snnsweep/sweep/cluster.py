@@ -18,7 +18,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 PATIENCE_S = 5
-TOKEN = Path.home() / ".ray" / "auth_token"
+TOKEN = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def _start(address: str | None) -> None:
             logging_level=logging.ERROR,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if address is None:
             raise SnnSweepError(f"Ray does not start on this machine: {reason}") from error
         raise UserError(
@@ -85,7 +85,7 @@ def slots(cpus: float, gpus: float, most: int | None) -> int:
     """
     have = ray.cluster_resources()
     wanted = {"CPU": cpus, "GPU": gpus}
-    fits = int(min(have.get(kind, 0) // amount for kind, amount in wanted.items() if amount))
+    fits = int(min(have.get(kind, 0) / amount for kind, amount in wanted.items() if amount) + 1e-9)  # 1 / 0.1 is ten
     if fits < 1:
         raise UserError(
             f"a trial asks for {cpus:g} CPU and {gpus:g} GPU, but the cluster has {have.get('CPU', 0):g} CPU and "

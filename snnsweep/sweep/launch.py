@@ -10,20 +10,20 @@ import ray
 from ray import tune
 
 from snnsweep import data
-from snnsweep.config import Flat, TrialConfig
-from snnsweep.errors import UserError, nearest
+from snnsweep.config import Flat
+from snnsweep.errors import UserError
 from snnsweep.results import store
 from snnsweep.results.front import front
 from snnsweep.results.picture import front_picture
 from snnsweep.sweep import preflight
 from snnsweep.sweep.cluster import connect, slots
-from snnsweep.sweep.provenance import now, provenance
+from snnsweep.sweep.provenance import now, params, provenance, tags
 from snnsweep.sweep.search import SAMPLERS, StudySearcher, open_study
 from snnsweep.sweep.signals import ending_on_signal
 from snnsweep.sweep.space import SMOKE, Space
 from snnsweep.sweep.trainable import SweepTrial
 from snnsweep.sweep.watch import Progress, Recorder, trial_name
-from snnsweep.tracking.address import redacted
+from snnsweep.tracking import address as address_book
 from snnsweep.tracking.mlflow import Tracker
 
 SMOKE_TRIALS = 2
@@ -73,18 +73,15 @@ class Sweep:
         smoke: bool = False,
         listener: Callable[[Progress], None] = lambda progress: None,
     ):
-        if sampler not in SAMPLERS:
-            raise UserError(f"unknown sampler {sampler!r}; {nearest(sampler, SAMPLERS)}")
         self.space = Space.read(space)
         self.trials = min(trials, SMOKE_TRIALS) if smoke else trials
         self.storage = Path(storage).resolve()
         self.name = name or f"{self.space.name}-{datetime.now():%Y%m%d-%H%M%S}"
         self.folder = self.storage / self.name
         self.seed, self.sampler, self.smoke = seed, sampler, smoke
-        self.tracking_uri = tracking_uri or f"sqlite:///{self.storage / 'mlflow.db'}"
         self.embedded = tracking_uri is None
-        artifacts = self.storage / "mlflow-artifacts" if self.embedded else None
-        self.tracker = Tracker(self.tracking_uri, self.space.name, artifacts)
+        self.tracking_uri = address_book.absolute(tracking_uri or f"sqlite:///{self.storage / 'mlflow.db'}")
+        self.tracker = Tracker(self.tracking_uri, self.space.name, address_book.artifacts_of(self.tracking_uri))
         self.data_dir = Path(data_dir or data.default_folder()).resolve()
         self.address, self.cpus, self.gpus = address, cpus_per_trial, gpus_per_trial
         self.max_concurrent, self.time_budget, self.listener = max_concurrent, time_budget, listener
@@ -97,20 +94,21 @@ class Sweep:
             UserError: something given cannot be used; no sweep has been begun then.
         """
         self._check()
+        if not self.embedded:
+            self.tracker.connect()
         with connect(self.address):
             self._reserve()
             if self.embedded:
                 self.storage.mkdir(parents=True, exist_ok=True)
-            self.tracker.connect()
-            self.folder.mkdir(parents=True)
+                self.tracker.connect()
             facts = self._provenance()
-            facts["mlflow_run_id"] = self.tracker.start_sweep(self.name, _tags(facts), _params(facts), self._note())
+            preflight.make_folder(self.folder)
+            facts["mlflow_run_id"] = self.tracker.start_sweep(self.name, tags(facts), params(facts), self._note())
             store.write_json(self.folder / store.SWEEP, facts)
             status = "broken"
             try:
-                recorder = self._tune(facts)
+                self._tune(facts)
                 status = "interrupted" if self.interrupted else "finished"
-                recorder.stop_rest(status if self.interrupted else "the time budget ended")
             finally:
                 self._close(facts | {"status": status, "ended": now()})
         return self
@@ -125,12 +123,13 @@ class Sweep:
 
     def _check(self) -> None:
         given = (self.space, max(0, self.seed), self._defaults, self._overrides, self.data_dir)
-        self._probed: list[TrialConfig] = []
         preflight.all_at_once(
             [
                 self._numbers_fit,
-                lambda: preflight.folder_is_free(self.storage, self.name),
-                lambda: self._probed.extend(preflight.space_works(*given)),
+                lambda: preflight.known("sampler", self.sampler, SAMPLERS),
+                lambda: preflight.folder_is_free(self.storage, self.name, self.embedded),
+                lambda: address_book.check(self.tracking_uri),
+                lambda: preflight.device_is_free(self.space, preflight.space_works(*given)),
             ]
         )
 
@@ -141,7 +140,7 @@ class Sweep:
         wrong = [
             f"--{key} {value}: has to be at least {least[key]}"
             for key, value in given.items()
-            if value is not None and value < least[key]
+            if value is not None and not value >= least[key]
         ]
         if wrong:
             raise UserError("\n".join(wrong))
@@ -150,25 +149,21 @@ class Sweep:
         if self.gpus is None:
             self.gpus = float(ray.cluster_resources().get("GPU", 0) > 0)
         self.side_by_side = slots(self.cpus, self.gpus, self.max_concurrent)
-        if not self.gpus and any(config.device.startswith("cuda") for config in self._probed):
-            raise UserError(
-                f"{self.space.source}: sets device to cuda, but a trial reserves no GPU; drop `device` from the space "
-                "or give --gpus-per-trial"
-            )
 
     @property
     def _defaults(self) -> Flat:
-        return {"seed": self.seed, "device": "cuda" if self.gpus else "cpu"}
+        return {"seed": self.seed}
 
     @property
     def _overrides(self) -> Flat:
         return SMOKE if self.smoke else {}
 
-    def _tune(self, facts: dict[str, Any]) -> Recorder:
+    def _tune(self, facts: dict[str, Any]) -> None:
         objectives = self.space.objectives
         sampler = SAMPLERS[self.sampler](self.seed, max(4, min(10, self.trials // 3)))
         study = open_study(self.folder, self.name, objectives, sampler)
-        searcher = StudySearcher(study, self.space, self._defaults, self._overrides)
+        device: Flat = {"device": "cuda" if self.gpus else "cpu"}
+        searcher = StudySearcher(study, self.space, self._defaults, self._overrides | device)
         progress = Progress(self.trials, objectives, self.side_by_side)
         recorder = Recorder(store.Store(self.folder, facts), self.tracker, progress, self.listener)
         given = {"space": self.space, "data_dir": str(self.data_dir), "threads": max(1, int(self.cpus))}
@@ -192,10 +187,14 @@ class Sweep:
                 verbose=0,
             ),
         )
-        with ending_on_signal(self._interrupt):
-            tuner.fit()
-        searcher.close()
-        return recorder
+        cause = "the sweep broke"
+        try:
+            with ending_on_signal(self._interrupt):
+                tuner.fit()
+            cause = "interrupted" if self.interrupted else "the time budget ended"
+        finally:
+            searcher.close()
+            recorder.stop_rest(cause)
 
     def _interrupt(self) -> None:
         self.interrupted = True
@@ -222,7 +221,7 @@ class Sweep:
             sampler=self.sampler,
             smoke=self.smoke,
             overrides=self._overrides,
-            tracking_uri=redacted(self.tracking_uri),
+            tracking_uri=address_book.redacted(self.tracking_uri),
             data_dir=str(self.data_dir),
             trials_side_by_side=self.side_by_side,
             cpus_per_trial=self.cpus,
@@ -233,17 +232,3 @@ class Sweep:
     def _note(self) -> str:
         smoke = "\n\n**Smoke run: the figures mean nothing.**" if self.smoke else ""
         return f"{self.space.question}\n\n`snnsweep front {self.folder}`{smoke}"
-
-
-def _tags(facts: dict[str, Any]) -> dict[str, str]:
-    return {
-        "snnsweep.space_sha256": facts["space"]["sha256"],
-        "snnsweep.git_commit": facts["git_commit"] or "",
-        "snnsweep.smoke": str(facts["smoke"]).lower(),
-        "snnsweep.version": facts["versions"]["snnsweep"] or "",
-    }
-
-
-def _params(facts: dict[str, Any]) -> dict[str, Any]:
-    shown = ("trials", "seed", "sampler", "data_dir", "trials_side_by_side", "cpus_per_trial", "gpus_per_trial")
-    return {key: facts[key] for key in shown} | {"objectives": ", ".join(facts["objectives"])}

@@ -12,6 +12,8 @@ from snnsweep.evaluation import device_of
 from snnsweep.result import PER_ATTACK, PER_LAYER
 from snnsweep.sweep.space import Space
 
+LONGEST_NAME = 120
+
 
 def all_at_once(checks: Iterable[Callable[[], object]]) -> None:
     """Runs every check; raises one UserError with the text of all that failed."""
@@ -33,7 +35,7 @@ def space_works(space: Space, seed: int, defaults: Flat, overrides: Flat, folder
     """
     found: list[TrialConfig] = []
     all_at_once([lambda: space.objectives, lambda: found.extend(space.probe(seed, defaults, overrides))])
-    sets = {config.data.name: config for config in found}
+    sets = {(config.data.name, config.data.subset): config for config in found}
     all_at_once(
         [
             lambda: _objectives_exist(space, found),
@@ -43,20 +45,57 @@ def space_works(space: Space, seed: int, defaults: Flat, overrides: Flat, folder
     return found
 
 
-def folder_is_free(storage: Path, name: str) -> None:
+def known(option: str, given: str, allowed: Iterable[str]) -> None:
+    """Raises:
+    UserError: `given` is none of the `allowed`.
+    """
+    if given not in allowed:
+        raise UserError(f"unknown {option} {given!r}; {nearest(given, allowed)}")
+
+
+def device_is_free(space: Space, configs: list[TrialConfig]) -> None:
+    """Raises:
+    UserError: the space sets `device`, which a sweep's reservation decides.
+    """
+    if any(config.device != "auto" for config in configs):
+        raise UserError(
+            f"{space.source}: sets device; in a sweep --gpus-per-trial decides between cuda and cpu: drop it from the "
+            "space"
+        )
+
+
+def folder_is_free(storage: Path, name: str, embedded: bool) -> None:
     """Raises:
     UserError: the sweep's folder exists, or cannot be made.
     """
-    if not name or "/" in name or name.startswith("."):
-        raise UserError(f"--name {name!r}: a sweep's name is a folder's: no slash, no dot in front")
-    folder = storage / name
-    if folder.exists():
-        raise UserError(
-            f"{folder}: a sweep of that name exists; take another --name, or look at it with `snnsweep front {folder}`"
-        )
-    above = next(parent for parent in (storage, *storage.parents) if parent.exists())
+    if not name or "/" in name or name.startswith(".") or len(name.encode()) > LONGEST_NAME:
+        raise UserError(f"--name {name!r}: a folder's name: no slash, no dot in front, {LONGEST_NAME} bytes at most")
+    if embedded and set("?#%") & set(str(storage)):
+        raise UserError(f"--storage {storage}: no ?, # or % in it, which the address of a sqlite file cannot hold")
+    try:
+        if (storage / name).exists():
+            raise UserError(_taken(storage / name))
+        above = next(parent for parent in (storage, *storage.parents) if parent.exists())
+    except OSError as error:
+        raise UserError(f"--storage {storage}: {error.strerror}; give another --storage") from None
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise UserError(f"--storage {storage}: {above} is not a folder that can be written to; give another --storage")
+
+
+def make_folder(folder: Path) -> None:
+    """Raises:
+    UserError: another sweep took the name a moment ago, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(_taken(folder)) from None
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; give another --storage or --name") from None
+
+
+def _taken(folder: Path) -> str:
+    return f"{folder}: a sweep of that name exists; take another --name, or look at it with `snnsweep front {folder}`"
 
 
 def _objectives_exist(space: Space, configs: list[TrialConfig]) -> None:

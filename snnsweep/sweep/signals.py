@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+SWITCH = "TUNE_DISABLE_SIGINT_HANDLER"
+
 
 @contextmanager
 def ending_on_signal(on_first: Callable[[], None]) -> Iterator[None]:
@@ -25,8 +27,10 @@ def ending_on_signal(on_first: Callable[[], None]) -> Iterator[None]:
             signal.signal(watched, signal.default_int_handler)
         os.kill(os.getpid(), signal.SIGUSR1)
 
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    setting = os.environ.get(SWITCH)
+    os.environ[SWITCH] = "1"
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until Tune has its own: the default would end the process
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, first)
     try:
@@ -34,3 +38,6 @@ def ending_on_signal(on_first: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        os.environ.pop(SWITCH)
+        if setting is not None:
+            os.environ[SWITCH] = setting

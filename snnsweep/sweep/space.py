@@ -77,6 +77,10 @@ class Space:
             )
         return module
 
+    def load(self) -> None:
+        """Executes the file, for the parts that it registers."""
+        self.module  # noqa: B018
+
     @property
     def question(self) -> str:
         return (self.module.__doc__ or "").strip().partition("\n")[0]
@@ -89,7 +93,7 @@ class Space:
             SpaceError: a name that no trial reports, or a wrong direction.
         """
         given = getattr(self.module, "OBJECTIVES", DEFAULT_OBJECTIVES)
-        if isinstance(given, str) or not given:
+        if not isinstance(given, tuple | list | Mapping) or not given or not all(isinstance(n, str) for n in given):
             raise SpaceError(f'{self.source}: OBJECTIVES is {given!r}; write a tuple such as ("robust_accuracy",)')
         found: dict[str, Direction] = {}
         for name in given:
@@ -146,8 +150,8 @@ class Space:
             SpaceError: see `sample`.
             ConfigError: mistakes in `given`.
         """
-        typed = TrialConfig.from_flat(given).to_flat()
-        chosen = {key: typed[key] for key in given}
+        self.load()
+        chosen = TrialConfig.typed(given)
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
         study.enqueue_trial(chosen)
         return self.sample(study.ask(), {"seed": seed}, {**(SMOKE if smoke else {}), **chosen})
@@ -160,7 +164,7 @@ class Space:
             raise SpaceError(f"{self.source}: {error}") from None
         except SyntaxError as error:
             raise SpaceError(f"{self.source}, line {error.lineno}: {error.msg}") from None
-        except Exception as error:  # noqa: BLE001  (user code can raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  user code can raise anything
             frames = traceback.extract_tb(error.__traceback__)
             lines = [frame.lineno for frame in frames if frame.filename == self.source]
             where = f"{self.source}, line {lines[-1]}" if lines else self.source

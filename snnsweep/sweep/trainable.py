@@ -42,8 +42,10 @@ class SweepTrial(tune.Trainable):
             self._guarded(lambda: self._build(space, config["flat"], data_dir))
 
     def _build(self, space: Space, flat: dict[str, Any], data_dir: str) -> None:
-        self.config_of_trial = TrialConfig()
-        assert space.module  # registers its parts
+        self.config_of_trial = TrialConfig()  # until the space's parts are known; the driver knows what was asked for
+        if getattr(self, "space", None) != space:  # the actor is reused: its data set is read once
+            space.load()
+            self.space = space
         self.config_of_trial = TrialConfig.from_flat(flat)
         self.evaluation = Evaluation(self.config_of_trial, data_dir)
 
@@ -67,7 +69,7 @@ class SweepTrial(tune.Trainable):
             return run()
         except Diverged as error:
             cause = f"Diverged: {error}"
-        except Exception as error:  # noqa: BLE001  (spaces bring their own neurons, models, attacks)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  spaces bring their own neurons, models, attacks
             cause = " ".join(f"{type(error).__name__}: {error}".split())
             self.traceback = traceback.format_exc()
         if self.evaluation:

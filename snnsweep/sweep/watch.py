@@ -13,7 +13,7 @@ from snnsweep.config import TrialConfig
 from snnsweep.errors import UserError
 from snnsweep.result import Direction, Result, Status
 from snnsweep.results.front import front
-from snnsweep.results.store import Store
+from snnsweep.results.store import Store, write_front
 from snnsweep.tracking.mlflow import Tracker
 
 ERRORS = "errors"  # in a sweep's folder: the tracebacks of failed trials
@@ -137,14 +137,16 @@ class Recorder(tune.Callback):
             return
         self._ended.add(name)
         row = result.row(name)
-        if "cause" in trial.config:  # an invalid variant is shown as it was suggested, not as the defaults
+        if result.status == "failed":  # what was asked for, also where no config could be made of it
             row |= dict.fromkeys(result.config.to_flat()) | trial.config["flat"]
         self.store.add(row)
-        self.tracker.end_trial(name, result.status, result.metrics, result.warnings, result.cause)
+        self.tracker.end_trial(name, result.status, result.metrics, result.warnings, result.cause, result.epochs)
         self.progress.running.pop(name, None)
         self.progress.seconds.append(time.time() - self._since.get(name, time.time()))
         self.progress.note(name, result)
-        self.progress.front_size = len(front(self.store.frame(), self.progress.objectives))
+        members = front(self.store.frame(), self.progress.objectives)
+        write_front(self.store.path.parent, members)
+        self.progress.front_size = len(members)
         self.listener(self.progress)
 
 

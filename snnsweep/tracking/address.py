@@ -6,6 +6,9 @@ from pathlib import Path
 
 import sqlalchemy
 
+from snnsweep.errors import UserError
+
+_SQLITE = "sqlite:///"
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SCHEMES = ("http", "https", *_DATABASES, "databricks")
 
@@ -14,6 +17,28 @@ def redacted(text: str) -> str:
     """`text` without the user, passwords and tokens of the URIs in it."""
     text = re.sub(r"(?<=://)[^\s/][^\s]*@", "***@", text)
     return re.sub(r"(?i)([?&;](?:password|pwd|token|secret|api_?key)=)[^\s&;'\"]+", r"\1***", text)
+
+
+def absolute(uri: str) -> str:
+    """A sqlite address that means the same file from every folder."""
+    if not uri.startswith(_SQLITE):
+        return uri
+    return _SQLITE + str(Path(uri.removeprefix(_SQLITE)).resolve())
+
+
+def artifacts_of(uri: str) -> Path | None:
+    """Where the files of runs in a sqlite database go: beside it. A server knows for itself."""
+    return Path(uri.removeprefix(_SQLITE)).parent / "mlflow-artifacts" if uri.startswith(_SQLITE) else None
+
+
+def check(uri: str) -> None:
+    """Raises:
+    UserError: MLflow knows no such kind of address.
+    """
+    if uri.partition(":")[0].partition("+")[0] not in _SCHEMES:
+        raise UserError(
+            f"--tracking-uri {redacted(uri)}: has to start with http://, https:// or a database such as sqlite:///"
+        )
 
 
 def server_command(tracking_uri: str, artifacts: Path, port: int) -> list[str]:
@@ -25,8 +50,7 @@ def server_command(tracking_uri: str, artifacts: Path, port: int) -> list[str]:
 def probe(uri: str) -> None:
     """Fail at once where MLflow would try for minutes, or would say it in a page."""
     scheme = uri.partition(":")[0].partition("+")[0]
-    if scheme not in _SCHEMES:
-        raise ValueError("the address has to start with http://, https:// or a database such as sqlite:///")
+    check(uri)
     if scheme not in _DATABASES:
         return
     if scheme == "sqlite":

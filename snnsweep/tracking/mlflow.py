@@ -155,11 +155,17 @@ class Tracker:
 
     @_while_it_answers
     def end_trial(
-        self, trial_id: str, status: str, metrics: Mapping[str, float], warnings: Sequence[str], cause: str
+        self,
+        trial_id: str,
+        status: str,
+        metrics: Mapping[str, float],
+        warnings: Sequence[str],
+        cause: str,
+        step: int = 0,
     ) -> None:
-        """Final metrics, and the run is closed: FINISHED, FAILED (failed) or KILLED (stopped)."""
+        """Final metrics at the last epoch's step, and the run is closed: FINISHED, FAILED or KILLED (stopped)."""
         tags = {"status": status, "snnsweep.warnings": "\n".join(warnings), "snnsweep.cause": cause}
-        self._log(self._run(trial_id), metrics=metrics, tags=tags)
+        self._log(self._run(trial_id), metrics=metrics, tags=tags, step=step)
         self._client.set_terminated(self._run(trial_id), _ENDS[status])
 
     @_while_it_answers

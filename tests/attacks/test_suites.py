@@ -91,11 +91,16 @@ def test_eps_0_breaks_nothing(trained: Any) -> None:
         ((Training(), Surrogate("atan", 1.0), Surrogate("atan", 3.0)), 3),
     ],
 )
-def test_rules_are_counted_by_what_they_do(rules: tuple[Any, ...], count: int) -> None:
+def test_rules_are_counted_by_what_they_do(rules: tuple[Any, ...], count: int, trained: Any) -> None:
     suite = Suite(tuple(Step(str(i), FGSM(), rule) for i, rule in enumerate(rules)), {})
-    assert len(suite.rules(NeuronConfig(surrogate="atan", alpha=2.0))) == count
+    assert len(suite.rules(trained.model, NeuronConfig(surrogate="atan", alpha=2.0))) == count
 
 
-def test_the_search_attacks_under_two_rules() -> None:
+def test_a_model_without_spiking_neurons_has_its_own_gradient_alone() -> None:
+    """A second rule that reaches nothing must not pass for a second rule."""
+    assert registry.suites.get("quick")().rules(torch.nn.Linear(2, 2), NeuronConfig()) == {Training()}
+
+
+def test_the_search_attacks_under_two_rules(trained: Any) -> None:
     neuron = NeuronConfig(surrogate=DEFAULTS["neuron.surrogate"], alpha=DEFAULTS["neuron.alpha"])
-    assert len(registry.suites.get(DEFAULTS["attack.suite"])().rules(neuron)) >= 2
+    assert len(registry.suites.get(DEFAULTS["attack.suite"])().rules(trained.model, neuron)) >= 2

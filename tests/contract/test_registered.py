@@ -15,7 +15,7 @@ from snnsweep.models import SNN
 from snnsweep.registry import Registry
 
 T = 3
-RESERVED = {"n", "low", "high", "clean"}  # what robust_accuracy/ holds beside the attacks
+RESERVED = {"n", "low", "high", "clean", "unattacked"}  # what robust_accuracy/ holds beside the attacks
 
 
 def config(**own: object) -> TrialConfig:
@@ -206,4 +206,4 @@ def test_suite(name: str) -> None:
     assert all("." in key for key in suite.defaults)
     with_it = config(attack__suite=name).to_flat()  # raises where a key or a value is not valid
     assert with_it.items() >= suite.defaults.items()
-    assert suite.rules(TrialConfig().neuron)
+    assert suite.rules(models.build(config()), TrialConfig().neuron)

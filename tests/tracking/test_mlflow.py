@@ -332,6 +332,6 @@ def test_a_sweep_outlives_its_server(tmp_path: Path) -> None:
         assert tracker.start_sweep("again", {}, {}, "") is None
         tracker.log_front(FRONT, Figure(), [])
         tracker.end_sweep("FINISHED")
-        assert time.monotonic() - started < 0.1
+        assert time.monotonic() - started < 2  # five calls to a dead server would wait for longer
         assert len(said) == 1
         assert "Connection refused" in said[0]
