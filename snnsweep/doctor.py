@@ -113,7 +113,7 @@ def _data(name: str, data_dir: Path) -> Finding:
     from snnsweep import data
 
     try:
-        data.instance(data.get(name)).read(data_dir)
+        data.read(name, data_dir)
     except SnnSweepError as error:
         return Finding(f"data: {name}", str(error))  # a set that nobody wants is no fault
     return Finding(f"data: {name}", "there")

@@ -10,10 +10,10 @@ A data set is a class with `spec: ImageSpec` and `read(folder) -> Arrays`, regis
 
 from snnsweep.data.batches import batches, crop, flip
 from snnsweep.data.sets import Arrays
-from snnsweep.data.splits import Data, Split, default_folder, instance, load
+from snnsweep.data.splits import Data, Split, default_folder, instance, load, read
 from snnsweep.registry import datasets
 
 register, get, names = datasets.register, datasets.get, datasets.names
 
 __all__ = ["Arrays", "Data", "Split", "batches", "crop", "default_folder", "flip", "get", "instance", "load"]
-__all__ += ["names", "register"]
+__all__ += ["names", "read", "register"]

@@ -68,7 +68,7 @@ def load(config: TrialConfig, device: torch.device | str, folder: Path | None = 
         SnnSweepError: torchvision does not fit torch.
     """
     part = datasets.get(config.data.name)
-    arrays = _arrays(config.data.name, part, (folder or default_folder()).expanduser().resolve())
+    arrays = read(config.data.name, folder or default_folder())
     _check(config.data.name, part.spec, arrays)
     validation = stratified(arrays.train_y, max(1, round(len(arrays.train_y) / 10)))
     rest = np.setdiff1d(np.arange(len(arrays.train_y)), validation)
@@ -96,9 +96,16 @@ def _read(part: Any, folder: Path) -> Arrays:
     return instance(part).read(folder)
 
 
-def _arrays(name: str, part: Any, folder: Path) -> Arrays:
+def read(name: str, folder: Path) -> Arrays:
+    """A data set's arrays; its files are read once per process.
+
+    Raises:
+        MissingData: it is not there.
+        UserError: the `read` of the user's own set raised.
+        SnnSweepError: torchvision does not fit torch.
+    """
     try:
-        return _read(part, folder)
+        return _read(datasets.get(name), folder.expanduser().resolve())
     except SnnSweepError:
         raise
     except Exception as error:
