@@ -181,15 +181,16 @@ def list_parts(kind: str | None, as_json: bool) -> None:
 def ui(sweep: str, port: int, storage: Path) -> None:
     """Open the MLflow UI of SWEEP on this machine (127.0.0.1)."""
     from snnsweep.results.store import load_sweep
-    from snnsweep.tracking.address import artifacts_of, server_command
+    from snnsweep.tracking.address import artifacts_of, page, server_command
 
-    uri = load_sweep(_folder(sweep, storage))["tracking_uri"]
+    facts = load_sweep(_folder(sweep, storage))
+    uri = facts["tracking_uri"]
     artifacts = artifacts_of(uri)
     if artifacts is None:
         click.echo(f"this sweep is on {uri}, which this command cannot serve; open it there")
         return
     command = server_command(uri, artifacts, port)
-    click.echo(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
+    click.echo(f"{page(port, facts['mlflow_experiment_id'])}\nCtrl-C ends it")
     os.execve(command[0], command, os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})  # 7 idle processes
 
 

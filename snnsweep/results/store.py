@@ -107,7 +107,9 @@ def load_sweep(folder: Path | str) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read ({_line(error)}); restore it, or start a new sweep") from None
     if not isinstance(sweep, dict):
         raise UserError(f"{path} has to hold a JSON object; it holds a {type(sweep).__name__}")
-    if missing := sorted({"name", "objectives", "smoke", "status", "tracking_uri"} - set(sweep)):
+    if missing := sorted(
+        {"mlflow_experiment_id", "name", "objectives", "smoke", "status", "tracking_uri"} - set(sweep)
+    ):
         raise UserError(f"{path} is not what a sweep writes: it has no {', '.join(missing)}; restore it")
     return sweep
 

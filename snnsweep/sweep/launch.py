@@ -103,6 +103,7 @@ class Sweep:
                 self.tracker.connect()
             facts = self._provenance()
             preflight.make_folder(self.folder)
+            facts["mlflow_experiment_id"] = self.tracker.experiment_id
             facts["mlflow_run_id"] = self.tracker.start_sweep(self.name, tags(facts), params(facts), self._note())
             store.write_json(self.folder / store.SWEEP, facts)
             status = "broken"

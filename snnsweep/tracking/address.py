@@ -47,6 +47,11 @@ def server_command(tracking_uri: str, artifacts: Path, port: int) -> list[str]:
     return [sys.executable, "-m", "mlflow", "server", *places, "--host", "127.0.0.1", "--port", str(port), "-w", "1"]
 
 
+def page(port: int, experiment_id: str) -> str:
+    """The runs of an experiment; by default MLflow opens its pages for language models."""
+    return f"http://127.0.0.1:{port}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+
+
 def probe(uri: str) -> None:
     """Fail at once where MLflow would try for minutes, or would say it in a page."""
     scheme = uri.partition(":")[0].partition("+")[0]

@@ -38,7 +38,6 @@ _PATIENCE = {  # a server that does not answer costs 12 s at the most; MLflow's 
 }
 _OUTAGE = (MlflowException, SQLAlchemyError, OSError)  # every error of `requests` is an OSError
 _ENDS = {"finished": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # else its pages open for language models
 _VALUE, _TAG = 6000, 5000  # characters that MLflow takes in a param and in a tag
 
 P = ParamSpec("P")
@@ -75,6 +74,7 @@ class Tracker:
         warn: is told once when MLflow breaks, and once when it takes no files.
 
     Attributes:
+        experiment_id: MLflow's, once connected.
         broken: why nothing is written any more; "" while all is well.
     """
 
@@ -113,8 +113,8 @@ class Tracker:
             if known is not None and known.lifecycle_stage == "deleted":
                 raise MlflowException(f"its experiment {self._experiment!r} is deleted; restore it there")
             place = self._artifacts.resolve().as_uri() if self._artifacts else None
-            self._home = (
-                known.experiment_id if known else self._client.create_experiment(self._experiment, place, _KIND)
+            self.experiment_id = (
+                known.experiment_id if known else self._client.create_experiment(self._experiment, place)
             )
         except (*_OUTAGE, ImportError, ValueError) as error:  # a database's missing driver; no address at all
             raise UserError(
@@ -132,7 +132,7 @@ class Tracker:
             The run's id.
         """
         tags = {**tags, "snnsweep.role": "sweep", "mlflow.note.content": note}
-        self._sweep = run_id or self._client.create_run(self._home, run_name=name).info.run_id
+        self._sweep = run_id or self._client.create_run(self.experiment_id, run_name=name).info.run_id
         if run_id:
             params = self._reopen(run_id, params)
             children = {run.data.tags.get("snnsweep.trial_id", ""): run for run in self._children()}
@@ -226,7 +226,9 @@ class Tracker:
         """The run of a trial, made when there is none (a trial may fail before it starts)."""
         if trial_id not in self._runs:
             tags = {"mlflow.parentRunId": self._sweep, "snnsweep.role": "trial", "snnsweep.trial_id": trial_id}
-            self._runs[trial_id] = self._client.create_run(self._home, tags=tags, run_name=name or trial_id).info.run_id
+            self._runs[trial_id] = self._client.create_run(
+                self.experiment_id, tags=tags, run_name=name or trial_id
+            ).info.run_id
         return self._runs[trial_id]
 
     def _reopen(self, run_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +241,7 @@ class Tracker:
         """The runs of the sweep's trials, those for which `also` holds."""
         query, token = f"tags.`mlflow.parentRunId` = '{self._sweep}'{also}", None
         while True:
-            page = self._client.search_runs([self._home], query, page_token=token)
+            page = self._client.search_runs([self.experiment_id], query, page_token=token)
             yield from page
             token = page.token
             if not token:
