@@ -63,8 +63,8 @@ def _start(address: str | None) -> None:
         if address is None:
             raise SnnSweepError(f"Ray does not start on this machine: {reason}") from error
         raise UserError(
-            f"--address {address}: no Ray cluster answers ({reason}); start one with `ray start --head`, or leave "
-            "--address out to use this machine alone"
+            f"--address {address}: no Ray cluster answers ({reason}); start one with `ray start --head`, set "
+            "RAY_AUTH_MODE=token here too where it asks for a token, or leave --address out to use this machine alone"
         ) from None
     if TOKEN.exists() and not had_token:
         TOKEN.chmod(0o600)
