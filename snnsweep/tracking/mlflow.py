@@ -37,6 +37,7 @@ _PATIENCE = {  # a server that does not answer costs 12 s at the most; MLflow's 
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
 }
 _OUTAGE = (MlflowException, SQLAlchemyError, OSError)  # every error of `requests` is an OSError
+_REFUSED = 400  # it answers, but not to this: an outage of one value, not of the server
 _ENDS = {"finished": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 _VALUE, _TAG = 6000, 5000  # characters that MLflow takes in a param and in a tag
 
@@ -54,6 +55,9 @@ def _while_it_answers(
         try:
             return method(self, *args, **kwargs)
         except _OUTAGE as error:
+            if isinstance(error, MlflowException) and error.get_http_status_code() == _REFUSED:
+                self._warn(f"{self._where} refused a part ({_cause(error)}); the rest goes on")
+                return None
             self.broken = _cause(error)
             self._warn(f"{self._where} failed ({self.broken}); the sweep goes on, MLflow gets no more of it")
             return None

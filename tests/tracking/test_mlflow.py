@@ -190,6 +190,21 @@ def test_a_mistake_of_ours_is_not_taken_for_an_outage(tracker: Tracker) -> None:
     assert tracker.broken == ""
 
 
+def test_a_value_that_mlflow_refuses_costs_that_value_alone(embedded: tuple[str, Path]) -> None:
+    said: list[str] = []
+    tracker = Tracker(embedded[0], "refusing", embedded[1], said.append)
+    tracker.connect()
+    sweep = tracker.start_sweep("s", {}, {}, "")
+    tracker.start_trial("t0", "t0", {})
+    tracker.log_epoch("t0", 1, {"x" * 300: 1.0})  # MLflow takes 250 characters
+    tracker.log_epoch("t0", 2, {"loss": 1.0})
+    assert tracker.broken == ""
+    assert len(said) == 1
+    assert "refused a part" in said[0]
+    assert sweep
+    assert children(MlflowClient(tracking_uri=embedded[0]), sweep)["t0"].data.metrics == {"loss": 1.0}
+
+
 def test_files_that_find_no_place_do_not_end_the_tracking(embedded: tuple[str, Path], tmp_path: Path) -> None:
     said: list[str] = []
     tracker = Tracker(embedded[0], "no place", tmp_path / "a file" / "artifacts", warn=said.append)
