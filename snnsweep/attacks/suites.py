@@ -17,8 +17,8 @@ from snnsweep.registry import suites
 
 register, get, names = suites.register, suites.get, suites.names
 
-# Wide enough to pass a gradient where a narrow training surrogate starves. Of nine fixed rules (atan 0.5 to 5,
-# sigmoid 1 to 8) it was among the two strongest on small digits networks; atan 2, the other, is the default training.
+# Wide enough to pass a gradient where a narrow training surrogate starves (benchmarks/second_rule.py); atan 2, which
+# does as well, is the usual training surrogate and would be no second rule.
 SECOND_RULE = Surrogate(family="sigmoid", alpha=4.0)
 
 
