@@ -4,15 +4,25 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from snnsweep import data, models
+from snnsweep import data, models, registry
 from snnsweep.attacks import suites
 from snnsweep.config import Flat, TrialConfig
 from snnsweep.errors import SpaceError, UserError, nearest
 from snnsweep.evaluation import device_of
 from snnsweep.result import PER_ATTACK, PER_LAYER
-from snnsweep.sweep.space import Space
+from snnsweep.sweep.space import MODULE, Space
 
 LONGEST_NAME = 120
+PARTS = {
+    "data.name": registry.datasets,
+    "encoder.name": registry.encoders,
+    "neuron.name": registry.neurons,
+    "neuron.surrogate": registry.surrogates,
+    "model.name": registry.models,
+    "model.residual": registry.residuals,
+    "train.objective": registry.trainers,
+    "attack.suite": registry.suites,
+}
 
 
 def all_at_once(checks: Iterable[Callable[[], object]]) -> None:
@@ -39,6 +49,7 @@ def space_works(space: Space, seed: int, defaults: Flat, overrides: Flat, folder
     all_at_once(
         [
             lambda: _objectives_exist(space, found),
+            lambda: _parts_travel(space, found),
             *(lambda config=config: data.load(config, device_of("cpu"), folder) for config in sets.values()),
         ]
     )
@@ -111,6 +122,19 @@ def _objectives_exist(space: Space, configs: list[TrialConfig]) -> None:
                         f"{space.source}: OBJECTIVES: {objective!r} is not reported by every variant of this space; "
                         f"{nearest(objective, [prefix + name for name in names])}"
                     )
+
+
+def _parts_travel(space: Space, configs: list[TrialConfig]) -> None:
+    """That the workers will know each part: they execute this space, and nothing else of this process."""
+    own = space.module.__name__
+    for key, known_parts in PARTS.items():
+        for name in {config.to_flat()[key] for config in configs}:
+            home = known_parts.get(name).__module__
+            if home == "__main__" or (home.startswith(MODULE) and home != own):
+                raise SpaceError(
+                    f"{space.source}: {key} {name!r} is registered in {home}, which the workers do not have; register "
+                    "it in the space file"
+                )
 
 
 def _attack_figures(config: TrialConfig) -> list[str]:

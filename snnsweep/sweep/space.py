@@ -23,6 +23,7 @@ from snnsweep.errors import SpaceError, UnknownName, UserError
 from snnsweep.result import DEFAULT_OBJECTIVES, Direction, direction
 
 PROBES = 16
+MODULE = "snnsweep_space_"  # begins the name of an executed space
 SMOKE: Flat = {"data.subset": 128, "train.epochs": 1, "attack.samples": 16, "model.width": 0.125}
 
 
@@ -66,7 +67,7 @@ class Space:
         Raises:
             SpaceError: it raises, or has no `space`.
         """
-        module = ModuleType(re.sub(r"\W", "_", f"snnsweep_space_{self.name}"))
+        module = ModuleType(MODULE + re.sub(r"\W", "_", self.name))
         module.__file__ = self.source
         sys.modules[module.__name__] = module  # dataclasses look their module up there
         self._guard(lambda: exec(compile(self.text, self.source, "exec"), module.__dict__))
