@@ -135,10 +135,22 @@ def test_a_folder_that_cannot_be_written(here: Path):
     assert "not a folder that can be written to" in result.output
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder(here: Path):
-    (here / "locked").mkdir(mode=0o500)
-    assert call("run", "tiny.py", "--storage", "locked/sweeps").exit_code == 2
+    """Root may write everywhere, so a root first becomes somebody else."""
+    (here / "locked").mkdir(mode=0o555)
+    here.chmod(0o755)
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom snnsweep.sweep.preflight import folder_is_free\n"
+        "from snnsweep.errors import UserError\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "os.chdir('/')\n"
+        "try: folder_is_free(Path(sys.argv[1]), 'mine', True)\n"
+        "except UserError as error: print(error)\n"
+    )
+    given = str(here / "locked" / "sweeps")
+    done = subprocess.run([sys.executable, "-c", code, given], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"--storage {given}: ")
+    assert "give another --storage" in done.stdout
 
 
 def test_a_tracking_server_that_does_not_answer(here: Path):
