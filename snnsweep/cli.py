@@ -65,7 +65,7 @@ OPTIONS = {
     ),
     "name": click.option("--name", help="The sweep's name; by default the space's and the time."),
     "sampler": click.option(
-        "--sampler", default="tpe", show_default=True, help="Who chooses the variants: tpe, nsga2 or random."
+        "--sampler", default="tpe", show_default=True, help="Who chooses the variants: tpe, nsga2, random or grid."
     ),
     "tracking-uri": click.option("--tracking-uri", help="An MLflow server; by default a sqlite file in --storage."),
     "data-dir": click.option(

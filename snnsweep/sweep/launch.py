@@ -18,7 +18,7 @@ from snnsweep.results.picture import front_picture
 from snnsweep.sweep import preflight
 from snnsweep.sweep.cluster import connect, slots
 from snnsweep.sweep.provenance import now, params, provenance, tags
-from snnsweep.sweep.search import SAMPLERS, StudySearcher, open_study
+from snnsweep.sweep.search import SAMPLERS, StudySearcher, check_sampler, open_study
 from snnsweep.sweep.signals import ending_on_signal
 from snnsweep.sweep.space import SMOKE, Space
 from snnsweep.sweep.trainable import SweepTrial
@@ -39,7 +39,7 @@ class Sweep:
         storage: folder that holds sweeps; the embedded MLflow database lies there too.
         name: of the sweep and its folder; by default the space's name and the time.
         seed: of the sampler, and of every trial whose space does not set `seed`.
-        sampler: `tpe`, `nsga2` or `random`.
+        sampler: `tpe`, `nsga2`, `random` or `grid` (every combination once, then the sweep is over).
         tracking_uri: an MLflow server; by default a sqlite file in `storage`.
         data_dir: folder of the data sets, the same on every node.
         address: of a running Ray cluster; by default one is started on this machine.
@@ -128,6 +128,7 @@ class Sweep:
             [
                 self._numbers_fit,
                 lambda: preflight.known("sampler", self.sampler, SAMPLERS),
+                lambda: check_sampler(self.sampler, self.space, self._defaults, self._overrides),
                 lambda: preflight.folder_is_free(self.storage, self.name, self.embedded),
                 lambda: address_book.check(self.tracking_uri),
                 lambda: preflight.device_is_free(self.space, preflight.space_works(*given)),

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, BruteForceSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from snnsweep.config import Flat
@@ -30,11 +31,29 @@ def _tpe(seed: int, startup: int) -> BaseSampler:
     return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True)
 
 
+class GridSampler(BruteForceSampler):
+    """Every combination of the space once, in an order drawn from the seed."""
+
+    def after_trial(self, *ended: Any) -> None:
+        """Optuna's own would stop an `optimize` loop here; `StudySearcher` ends the sweep at the first repetition."""
+
+
 SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
     "tpe": _tpe,
     "nsga2": lambda seed, startup: NSGAIISampler(seed=seed, population_size=max(startup, 8)),
     "random": lambda seed, startup: RandomSampler(seed=seed),
+    "grid": lambda seed, startup: GridSampler(seed=seed),
 }
+
+
+def check_sampler(sampler: str, space: Space, defaults: Flat, overrides: Flat) -> None:
+    """A grid needs steps: draws one variant.
+
+    Raises:
+        SpaceError: the space suggests a float without `step`, or fails otherwise.
+    """
+    if sampler == "grid":
+        space.sample(optuna.create_study(sampler=GridSampler(seed=0)).ask(), defaults, overrides)
 
 
 def open_study(folder: Path, name: str, objectives: Mapping[str, Direction], sampler: BaseSampler) -> optuna.Study:
@@ -64,15 +83,22 @@ class StudySearcher(Searcher):
         self.open: dict[str, optuna.Trial] = {}
         self._worst: dict[str, float] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
         trial = self.study.ask()
-        self.open[trial_id] = trial
         suggestion: dict[str, Any] = {"number": trial.number}
         try:
             suggestion["flat"] = self.space.sample(trial, self.defaults, self.overrides).to_flat()
         except SpaceError as error:
             suggestion |= {"flat": dict(trial.params), "cause": str(error)}
+        if isinstance(self.study.sampler, GridSampler) and self._seen(trial):
+            trial.set_user_attr("cause", "the grid is spent")
+            self.study.tell(trial, state=TrialState.FAIL)
+            return Searcher.FINISHED
+        self.open[trial_id] = trial
         return suggestion
+
+    def _seen(self, trial: optuna.Trial) -> bool:
+        return any(earlier.params == trial.params for earlier in self.study.get_trials()[: trial.number])
 
     def close(self) -> None:
         """Tells the trials that never ended as stopped: none stays running in the study for ever."""

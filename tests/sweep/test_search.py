@@ -5,8 +5,9 @@ import optuna
 import pytest
 
 from snnsweep.config import TrialConfig
+from snnsweep.errors import SpaceError
 from snnsweep.result import Result
-from snnsweep.sweep.search import CONSTRAINT, SAMPLERS, STUDY_FILE, StudySearcher, open_study
+from snnsweep.sweep.search import CONSTRAINT, SAMPLERS, STUDY_FILE, StudySearcher, check_sampler, open_study
 from snnsweep.sweep.space import Space
 
 SPACE = Space(
@@ -66,7 +67,7 @@ def test_a_space_that_fails_for_some_parameters_gives_a_trial_with_its_cause(tmp
     assert list(given[3]["flat"]) == ["neuron.v_threshold"]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "grid"])
 def test_the_seed_fixes_the_suggestions(sampler: str, tmp_path: Path):
     runs = []
     for folder, seed in (("one", 3), ("two", 3), ("three", 4)):
@@ -113,3 +114,32 @@ def test_another_process_reads_the_study(tmp_path: Path):
     assert study.metric_names == ["clean_accuracy", "time/attack_s"]
     assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     assert study.trials[0].values == [0.5, 1.0]
+
+
+GRID = Space(
+    "grid.py",
+    "def space(trial):\n"
+    '    if trial.suggest_categorical("model.residual", ["sew_add", "spiking"]) == "sew_add":\n'
+    '        trial.suggest_float("neuron.v_threshold", 0.5, 1.0, step=0.25)\n',
+)
+
+
+@pytest.mark.parametrize("side_by_side", [1, 3])
+def test_a_grid_gives_every_combination_once_and_then_ends(side_by_side: int, tmp_path: Path):
+    study = open_study(tmp_path, "s", GRID.objectives, SAMPLERS["grid"](1, 4))
+    search, given, running = StudySearcher(study, GRID, {}, {}), [], []
+    while (suggestion := search.suggest(str(len(given)))) != StudySearcher.FINISHED:
+        running.append(str(len(given)))
+        flat = suggestion["flat"]
+        given.append((flat["model.residual"], flat["neuron.v_threshold"]))
+        if len(running) == side_by_side:
+            search.on_trial_complete(running.pop(0), told(0.5, 1.0))
+    assert sorted(given) == [("sew_add", 0.5), ("sew_add", 0.75), ("sew_add", 1.0), ("spiking", 1.0)]
+    assert set(search.open) == set(running)
+
+
+def test_a_grid_needs_steps():
+    check_sampler("tpe", SPACE, {}, {})
+    check_sampler("grid", GRID, {}, {})
+    with pytest.raises(SpaceError, match="line 3: ValueError: .*step must be given"):
+        check_sampler("grid", SPACE, {}, {})
