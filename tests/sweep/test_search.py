@@ -141,5 +141,5 @@ def test_a_grid_gives_every_combination_once_and_then_ends(side_by_side: int, tm
 def test_a_grid_needs_steps():
     check_sampler("tpe", SPACE, {}, {})
     check_sampler("grid", GRID, {}, {})
-    with pytest.raises(SpaceError, match="line 3: ValueError: .*step must be given"):
+    with pytest.raises(SpaceError, match=r"line 3: ValueError: .*step must be given"):
         check_sampler("grid", SPACE, {}, {})
