@@ -83,7 +83,7 @@ class StudySearcher(Searcher):
         self.open: dict[str, optuna.Trial] = {}
         self._worst: dict[str, float] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]  # FINISHED is a string
         trial = self.study.ask()
         suggestion: dict[str, Any] = {"number": trial.number}
         try:
