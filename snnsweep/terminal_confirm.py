@@ -22,16 +22,25 @@ def show_confirmation(report: Mapping[str, Any]) -> None:
             out.print(f"  {text}", style="red", soft_wrap=True)
         for text in one["warnings"]:
             out.print(f"  {text}", style="yellow", soft_wrap=True)
-    tau, volume = report["kendall_tau"], report["hypervolume"]
     reference = ", ".join(f"{name} {number(value)}" for name, value in report["reference"].items())
-    for line in (
-        f"front before   {' '.join(report['front_before'])}",
-        f"front after    {' '.join(report['front_after']) or 'nobody'}",
-        f"hypervolume    {number(volume['before'])} -> {number(volume['after'])}  (reference: {reference})",
-        f"Kendall's tau  {number(tau['tau'])}  (of {tau['metric']}, before against after, n = {tau['n']})",
-    ):
-        out.print(line, soft_wrap=True)
+    out.print(f"front before   {' '.join(report['front_before'])}", soft_wrap=True)
+    _show_after(report, report["hypervolume"]["before"], report["hypervolume"]["after"])
+    whatever = report["whatever_the_audit_says"]
+    if whatever["front_after"] != report["front_after"]:
+        out.print("whatever the audit says:", style="yellow")
+        _show_after(whatever, report["hypervolume"]["before"], whatever["hypervolume"])
+    out.print(f"hypervolumes over {reference}", soft_wrap=True)
     out.print(_footnote(report), style="dim", soft_wrap=True)
+
+
+def _show_after(judged: Mapping[str, Any], before: float, after: float) -> None:
+    tau = judged["kendall_tau"]
+    out.print(f"front after    {' '.join(judged['front_after']) or 'nobody'}", soft_wrap=True)
+    out.print(f"hypervolume    {number(before)} -> {number(after)}", soft_wrap=True)
+    out.print(
+        f"Kendall's tau  {number(tau['tau'])}  (of {tau['metric']}, before against after, n = {tau['n']})",
+        soft_wrap=True,
+    )
 
 
 def confirmation_table(report: Mapping[str, Any]) -> Table:

@@ -23,7 +23,8 @@ def compare(
 
     A member is `finished` when all its pairs are (`infeasible` where a figure of theirs is no number); else it is
     `failed`, `infeasible` or `unfinished`, the first of these that holds for one of its pairs, and has no place on
-    the front after, nor in the ranking.
+    the front after, nor in the ranking. Since a strong suite may leave nobody, the same is said a second time of all
+    whose figures are there, `whatever_the_audit_says`.
 
     Args:
         members: rows of the sweep, judged on the validation split.
@@ -33,30 +34,41 @@ def compare(
     Returns:
         `members` (each with `before` and `after`: for every objective, `clean_accuracy` and `robust_accuracy` a
         `value`, its 95 % interval `low`, `high`, and `n` values), `front_before`, `front_after`, `reference`,
-        `hypervolume` {before, after} and `kendall_tau` {metric, tau, n}; None where there is no figure.
+        `hypervolume` {before, after}, `kendall_tau` {metric, tau, n}, and `whatever_the_audit_says` {front_after,
+        hypervolume, kendall_tau}; None where there is no figure.
     """
     known = {row["trial_id"]: row for row in rows}
     names = list(dict.fromkeys([*objectives, "clean_accuracy", RANKED]))
     judged = [_member(row, [known.get(pair) for pair in pairs[row["trial_id"]]], names) for row in members]
-    stays = [one for one in judged if one["status"] == "finished"]
     before = [_values(one["before"], objectives) for one in judged]
-    after = {one["trial_id"]: _values(one["after"], objectives) for one in stays}
-    table = pd.DataFrame([{"trial_id": name, "status": "finished", **point} for name, point in after.items()])
-    kept = [str(name) for name in front(table, objectives)["trial_id"]] if len(table) else []
+    measured = [one for one in judged if one["measured"]]
+    reference = reference_point(objectives, before, [_values(one["after"], objectives) for one in measured])
+    believed = _after([one for one in measured if one["status"] == "finished"], objectives, reference)
     for one in judged:
-        one["on_front"] = one["trial_id"] in kept
-    reference = reference_point(objectives, before, list(after.values()))
-    ranked = [[float(one[when][RANKED]["value"]) for one in stays] for when in ("before", "after")]
+        one["on_front"] = one["trial_id"] in believed["front_after"]
+    volume = {"before": _volume(before, reference, objectives), "after": believed.pop("hypervolume")}
     return {
         "members": judged,
         "front_before": [one["trial_id"] for one in judged],
-        "front_after": kept,
         "reference": reference,
-        "hypervolume": {
-            "before": _volume(before, reference, objectives),
-            "after": _volume([after[name] for name in kept], reference, objectives),
-        },
-        "kendall_tau": {"metric": RANKED, "tau": kendall_tau(*ranked), "n": len(stays)},
+        "hypervolume": volume,
+        **believed,
+        "whatever_the_audit_says": _after(measured, objectives, reference),
+    }
+
+
+def _after(
+    stay: Sequence[Mapping[str, Any]], objectives: Mapping[str, Direction], reference: Mapping[str, float]
+) -> dict[str, Any]:
+    """The front of these members, its hypervolume, and how their ranking changed."""
+    points = {one["trial_id"]: _values(one["after"], objectives) for one in stay}
+    table = pd.DataFrame([{"trial_id": name, "status": "finished", **point} for name, point in points.items()])
+    kept = [str(name) for name in front(table, objectives)["trial_id"]] if len(table) else []
+    ranked = [[float(one[when][RANKED]["value"]) for one in stay] for when in ("before", "after")]
+    return {
+        "front_after": kept,
+        "hypervolume": _volume([points[name] for name in kept], reference, objectives),
+        "kendall_tau": {"metric": RANKED, "tau": kendall_tau(*ranked), "n": len(stay)},
     }
 
 
@@ -65,11 +77,13 @@ def _member(row: Row, pairs: Sequence[Row | None], names: Sequence[str]) -> dict
     statuses = [pair["status"] if pair is not None else UNFINISHED for pair in pairs]
     after = {name: _figure(ended, name) for name in names}
     status = next((bad for bad in ("failed", "infeasible", UNFINISHED) if bad in statuses), "finished")
-    if status == "finished" and any(figure["n"] < len(pairs) for figure in after.values()):
+    whole = all(figure["n"] == len(pairs) for figure in after.values())
+    if status == "finished" and not whole:
         status = "infeasible"  # a figure that is no number
     return {
         "trial_id": row["trial_id"],
         "status": status,
+        "measured": whole and UNFINISHED not in statuses and "failed" not in statuses,
         "pairs": {"asked": len(pairs), "finished": statuses.count("finished")},
         "before": {name: _figure([row], name) for name in names},
         "after": after,

@@ -113,6 +113,9 @@ def test_a_front_and_its_confirmation_by_hand() -> None:
     stairs = 0.9 * 0.3 + 0.8 * 0.2 + 0.7 * 0.1 + 0.6 * 0.1
     assert found["hypervolume"] == pytest.approx({"before": stairs, "after": 0.7 * 0.3})
     assert found["kendall_tau"] == {"metric": "robust_accuracy", "tau": -1.0, "n": 2}
+    whatever = found["whatever_the_audit_says"]
+    assert (whatever["front_after"], whatever["hypervolume"]) == (["c"], pytest.approx(0.7 * 0.6))
+    assert whatever["kendall_tau"] == {"metric": "robust_accuracy", "tau": pytest.approx(1 / 3), "n": 3}
     assert found["members"][2]["causes"] == ["c2: vanished"]
     assert found["members"][2]["warnings"] == ["c2: so"]
     first = found["members"][0]["after"]["robust_accuracy"]
@@ -132,6 +135,7 @@ def test_one_pair_keeps_its_own_interval_and_a_failed_one_has_no_figure() -> Non
 def test_a_figure_that_is_no_number_takes_a_member_off() -> None:
     found = compare([row("a", 0.5, 0.4)], [row("a1", 0.5, math.nan)], {"a": ["a1"]}, WAYS_OF)
     assert (found["members"][0]["status"], found["front_after"]) == ("infeasible", [])
+    assert found["whatever_the_audit_says"]["front_after"] == []
 
 
 def test_nobody_stays() -> None:

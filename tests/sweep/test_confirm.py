@@ -229,7 +229,7 @@ def test_a_pair_that_fails_has_a_row_with_its_cause_and_leaves_the_front(folder:
 def test_the_table(folder: Path, confirmed: dict) -> None:
     shown = call(folder, "--seeds", "1", "--suite", "quick", "--samples", "40")
     assert shown.exit_code == 0, shown.output
-    for words in ("front before", "front after", "hypervolume", "Kendall's tau", "reference: clean_accuracy 0"):
+    for words in ("front before", "front after", "hypervolume", "Kendall's tau", "hypervolumes over clean_accuracy 0"):
         assert words in shown.output
     for one in confirmed["members"]:
         assert one["trial_id"] in shown.output
