@@ -201,6 +201,10 @@ def _misfits(flat: Flat, spec: ImageSpec | None) -> list[str]:
         no_files: part is not None and flat["data.path"] is not None and "data.path" not in getattr(part, "needs", ()),
         unbounded + "allowed: pixel": flat["threat.space"] == "encoded" and not bounded,
     }
+    if flat["threat.norm"] == "linf":
+        sizes = {key: flat[key] for key in ("threat.eps", "train.eps")}
+        about = "in linf no pixel can move further than 1; given {}; allowed: 0 to 1, or threat.norm=l2"
+        found |= {f"{key}: {about.format(size)}": isinstance(size, int | float) and size > 1 for key, size in sizes.items()}
     return [sentence for sentence, holds in found.items() if holds]
 
 

@@ -160,7 +160,7 @@ class TrainConfig(Group):
     objective: Annotated[str, _name_in(registry.trainers)] = "natural"
     loss: Annotated[str, _name_in(registry.losses)] = "cross_entropy"
     tet_lambda: float = Field(0.05, ge=0, le=1)
-    eps: Annotated[float, BeforeValidator(_fraction), Field(ge=0, le=1)] = 8 / 255
+    eps: Annotated[float, BeforeValidator(_fraction), Field(ge=0)] = 8 / 255
     attack_steps: int = Field(7, ge=1)
     attack_rel_step: float = Field(0.25, gt=0)
     beta: float = Field(6.0, ge=0)
@@ -182,12 +182,12 @@ class ThreatConfig(Group):
 
     Attributes:
         norm: of the ball; `l2` is the length of a sample's whole change, over all channels and time steps.
-        eps: radius of the ball, in units of the pixel range [0, 1]; may be written "8/255".
+        eps: radius of the ball, in units of the pixel range [0, 1] (of linf at most 1); may be written "8/255".
         space: `pixel` (the image, through the encoder) or `encoded` (the encoder's output, [T, N, C, H, W]).
     """
 
     norm: Literal["linf", "l2"] = "linf"
-    eps: Annotated[float, BeforeValidator(_fraction), Field(ge=0, le=1)] = 8 / 255
+    eps: Annotated[float, BeforeValidator(_fraction), Field(ge=0)] = 8 / 255
     space: Literal["pixel", "encoded"] = "pixel"
 
 

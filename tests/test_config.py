@@ -142,6 +142,15 @@ def test_eps_outside_the_pixel_range(eps: object) -> None:
     assert problem.startswith("threat.eps: ")
 
 
+def test_only_an_l2_ball_may_be_wider_than_the_pixel_range() -> None:
+    """The longest change of a 3 x 32 x 32 image is sqrt(3072), about 55."""
+    wide = TrialConfig.from_flat({"threat.norm": "l2", "threat.eps": 3, "train.eps": "510/255"})
+    assert (wide.threat.eps, wide.train.eps) == (3.0, 2.0)
+    found = problems({"threat.eps": 3, "train.eps": 1.5, "train.epochs": "ten"})
+    assert [problem.partition(": ")[0] for problem in found] == ["train.epochs", "threat.eps", "train.eps"]
+    assert found[1].endswith("given 3; allowed: 0 to 1, or threat.norm=l2")
+
+
 def test_every_mistake_at_once_and_each_once() -> None:
     unknown = {"neuron.v_treshold": 1.0, "sed": 1, "attack": {"suite": "quick"}}
     found = problems({**MISTAKES, **unknown})
