@@ -24,6 +24,7 @@ from snnsweep.groups import (
     NeuronConfig,
     ThreatConfig,
     TrainConfig,
+    fraction,
 )
 
 Flat = dict[str, Any]
@@ -202,10 +203,17 @@ def _misfits(flat: Flat, spec: ImageSpec | None) -> list[str]:
         unbounded + "allowed: pixel": flat["threat.space"] == "encoded" and not bounded,
     }
     if flat["threat.norm"] == "linf":
-        sizes = {key: flat[key] for key in ("threat.eps", "train.eps")}
-        about = "in linf no pixel can move further than 1; given {}; allowed: 0 to 1, or threat.norm=l2"
-        found |= {f"{key}: {about.format(size)}": isinstance(size, int | float) and size > 1 for key, size in sizes.items()}
+        about = "{}: in linf no pixel can move further than 1; given {!r}; allowed: 0 to 1, or threat.norm=l2"
+        found |= {about.format(key, flat[key]): _size(flat[key]) > 1 for key in ("threat.eps", "train.eps")}
     return [sentence for sentence, holds in found.items() if holds]
+
+
+def _size(eps: Any) -> float:
+    """0 where it is no number: its field's own mistake to tell."""
+    try:
+        return float(fraction(eps))
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def about_keys() -> dict[str, str]:

@@ -9,7 +9,7 @@ from snnsweep.errors import UnknownName
 from snnsweep.registry import Registry
 
 
-def _fraction(value: Any) -> Any:
+def fraction(value: Any) -> Any:
     """'8/255' -> 0.0313...; everything else goes on to pydantic."""
     if isinstance(value, str) and value.count("/") == 1:
         top, bottom = value.split("/")
@@ -160,7 +160,7 @@ class TrainConfig(Group):
     objective: Annotated[str, _name_in(registry.trainers)] = "natural"
     loss: Annotated[str, _name_in(registry.losses)] = "cross_entropy"
     tet_lambda: float = Field(0.05, ge=0, le=1)
-    eps: Annotated[float, BeforeValidator(_fraction), Field(ge=0)] = 8 / 255
+    eps: Annotated[float, BeforeValidator(fraction), Field(ge=0)] = 8 / 255
     attack_steps: int = Field(7, ge=1)
     attack_rel_step: float = Field(0.25, gt=0)
     beta: float = Field(6.0, ge=0)
@@ -187,7 +187,7 @@ class ThreatConfig(Group):
     """
 
     norm: Literal["linf", "l2"] = "linf"
-    eps: Annotated[float, BeforeValidator(_fraction), Field(ge=0)] = 8 / 255
+    eps: Annotated[float, BeforeValidator(fraction), Field(ge=0)] = 8 / 255
     space: Literal["pixel", "encoded"] = "pixel"
 
 
