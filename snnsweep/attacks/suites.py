@@ -119,7 +119,7 @@ def standard() -> Suite:
 def strong() -> Suite:
     """A cascade: PGD-100 under seven gradient rules, APGD, SA-PGD-100 with ASSG over its widths, Square; 8/255, 1,000.
 
-    FGSM, PGD-10 and PGD-100 attack every sample, for the audit; each later step only what still stands. The width of
+    FGSM, PGD-10, PGD-100 and ten random draws attack every sample, for the audit; each later step only what still stands. The width of
     ASSG is searched sample by sample: the worst over five values of its a, where Wang et al. (arXiv 2512.22522) take
     the best single one. What is given as a source (another seed, a sibling, the ANN twin) is transferred last.
     """
@@ -132,6 +132,7 @@ def strong() -> Suite:
         "pool": Pool(),
     }
     steps = [Step("fgsm", FGSM()), Step("pgd", PGD(steps=10)), Step("pgd100", PGD(steps=100, rel_step=0.1))]
+    steps += [Step("noise", Noise(draws=10))]
     steps += [Step(name, PGD(steps=100, rel_step=0.1), rule, cascaded=True) for name, rule in ensemble.items()]
     steps += [Step("apgd_ce", APGD(), cascaded=True), Step("apgd_dlr", APGDDLR(), cascaded=True)]
     steps += [Step(f"assg_{a:g}", SAPGD(), ASSG(a=a), cascaded=True) for a in ASSG_WIDTHS]

@@ -16,6 +16,7 @@ CHECKS: tuple[Callable[[Evidence], Check], ...] = (
     checks.rule_spread,
     checks.single_step,
     checks.black_box,
+    checks.random_search,
     checks.transfer,
     checks.large_eps,
     checks.eps_grid,

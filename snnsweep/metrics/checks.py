@@ -120,32 +120,42 @@ def single_step(e: Evidence) -> Check:
 
 def black_box(e: Evidence) -> Check:
     blind = [step.label for step in e.suite.steps if isinstance(step.attack, Noise | Square)]
-    return _after_white("black_box", blind, e, f"{AUTOATTACK}; {CARLINI}", "an attack without gradients")
+    about = "an attack without gradients fell {:.3f} that no white-box attack fells"
+    return _after("black_box", blind, _whites(e), e, f"{AUTOATTACK}; {CARLINI}", about)
+
+
+def random_search(e: Evidence) -> Check:
+    """Of the random draws that the suite makes; PGD is the one under the training surrogate."""
+    drawn = [step.label for step in e.suite.steps if isinstance(step.attack, Noise)]
+    pgd = [label for label, _ in plain_pgd(e.suite, e.model)]
+    about = "random draws fell {:.3f} that PGD misses"
+    return _after("random_search", drawn if pgd else [], pgd, e, CARLINI, about)
 
 
 def transfer(e: Evidence) -> Check:
     known = {step.label for step in e.suite.steps}
     moved = [step.label for step in e.suite.steps if isinstance(step.attack, Transfer)]
     moved += [label for label in e.outcome.fooled if label not in known]  # of the sources that were given
-    return _after_white("transfer", moved, e, ATHALYE, "another model's adversarial points")
+    about = "another model's adversarial points fell {:.3f} that no white-box attack fells"
+    return _after("transfer", moved, _whites(e), e, ATHALYE, about)
 
 
-def _after_white(name: str, labels: list[str], e: Evidence, source: str, what: str) -> Check:
-    """Samples that these steps fell and no white-box step does; where answers are random, beyond what chance does."""
+def _after(name: str, labels: list[str], others: list[str], e: Evidence, source: str, about: str) -> Check:
+    """Samples that these steps fell and none of the others; where answers are random, beyond what chance does."""
     limit = 0.002
     if not labels:
-        return _not_run(name, limit, source, f"the suite has no {name.replace('_', ' ')} attack")
+        return _not_run(name, limit, source, f"the suite has no {name.replace('_', ' ')}, or nothing to set beside it")
     cascaded = any(e.outcome.tried[label].sum() < e.outcome.correct.sum() for label in labels)
     if e.model.random and cascaded:
         return _not_run(name, limit, source, "in a cascade fresh noise alone fells samples")
-    found, white = e.fooled(labels), e.fooled(step.label for step in e.suite.steps if _white(step))
-    count = int((found & ~white).sum())
+    found, before = e.fooled(labels), e.fooled(others)
+    count = int((found & ~before).sum())
     value = count / len(found)
     sign = value > limit and count >= FEW
     if e.model.random:
-        gap, p = mcnemar(found, white)
+        gap, p = mcnemar(found, before)
         sign = gap > limit and p < P
-    return _judge(name, value, limit, source, sign, f"{what} fell {value:.3f} that no white-box attack fells")
+    return _judge(name, value, limit, source, sign, about.format(value))
 
 
 def large_eps(e: Evidence) -> Check:
@@ -247,6 +257,10 @@ def _judge(
 
 def _not_run(name: str, limit: float, source: str, why: str) -> Check:
     return Check(name=name, verdict="not run", value=None, threshold=limit, source=source, about=why)
+
+
+def _whites(e: Evidence) -> list[str]:
+    return [step.label for step in e.suite.steps if _white(step)]
 
 
 def _white(step: Step) -> bool:

@@ -123,6 +123,17 @@ def test_black_box(model: nn.Module, count: int, n: int, verdict: str, cascaded:
     assert (found.value, found.verdict) == (pytest.approx(count / n), verdict)
 
 
+@pytest.mark.parametrize(("count", "verdict"), [(2, PASS), (3, "suspect")])
+def test_random_search_is_set_beside_pgd_alone(model: nn.Module, count: int, verdict: str) -> None:
+    """What only the second rule finds beside the draws is a miss of PGD under the training surrogate."""
+    fooled = {"pgd": first(20), "second": first(60), "noise": first(10, start=10 + count)}
+    given = evidence(model, fooled)
+    found = checks.random_search(given)
+    assert (found.value, found.verdict) == (count / N, verdict)
+    assert checks.black_box(given).verdict == PASS
+    assert checks.random_search(evidence(model, {}, STEPS[:3])).verdict == "not run"
+
+
 def test_transfer(model: nn.Module) -> None:
     found = checks.transfer(evidence(model, {"pgd": first(20), "transfer_twin": first(5, start=18)}))
     assert (found.value, found.verdict) == (0.003, "suspect")
