@@ -36,6 +36,7 @@ register, get, names = suites.register, suites.get, suites.names
 # does as well, is the usual training surrogate and would be no second rule.
 SECOND_RULE = Surrogate(family="sigmoid", alpha=4.0)
 
+HART_WIDTHS = (0.25, 0.5, 1.0, 2.0)  # of the range 0.1 to 2.45 that its authors sweep
 ASSG_WIDTHS = (0.35, 0.39, 0.425, 0.46, 0.49)  # of a, over the range that its authors search
 
 
@@ -117,24 +118,25 @@ def standard() -> Suite:
 
 @register("strong")
 def strong() -> Suite:
-    """A cascade: PGD-100 under seven gradient rules, APGD, SA-PGD-100 with ASSG over its widths, Square; 8/255, 1,000.
+    """A cascade: PGD-100, APGD, PGD-100 under six more gradient rules, SA-PGD-100 with ASSG, Square; 8/255, 1,000.
 
-    FGSM, PGD-10, PGD-100 and ten random draws attack every sample, for the audit; each later step only what still stands. The width of
-    ASSG is searched sample by sample: the worst over five values of its a, where Wang et al. (arXiv 2512.22522) take
-    the best single one. What is given as a source (another seed, a sibling, the ANN twin) is transferred last.
+    FGSM, PGD-10, PGD-100 and ten random draws attack every sample, for the audit; each later step only what still
+    stands. The widths of HART and ASSG are searched sample by sample: the worst over four and five values, where their
+    authors take the best single one. What is given as a source (another seed, a sibling, the ANN twin) comes last.
     """
     ensemble: dict[str, Rule] = {
         "second_rule": SECOND_RULE,
         "bptr": BPTR(),
         "rga": RGA(),
-        "hart": HART(),
+        **{f"hart_{width:g}": HART(width) for width in HART_WIDTHS},
         "pdsg": PDSG(),
         "pool": Pool(),
     }
     steps = [Step("fgsm", FGSM()), Step("pgd", PGD(steps=10)), Step("pgd100", PGD(steps=100, rel_step=0.1))]
     steps += [Step("noise", Noise(draws=10))]
-    steps += [Step(name, PGD(steps=100, rel_step=0.1), rule, cascaded=True) for name, rule in ensemble.items()]
+    # APGD goes before the other rules, so that what they fell in addition is theirs and not a better optimiser's.
     steps += [Step("apgd_ce", APGD(), cascaded=True), Step("apgd_dlr", APGDDLR(), cascaded=True)]
+    steps += [Step(name, PGD(steps=100, rel_step=0.1), rule, cascaded=True) for name, rule in ensemble.items()]
     steps += [Step(f"assg_{a:g}", SAPGD(), ASSG(a=a), cascaded=True) for a in ASSG_WIDTHS]
     steps += [Step("assg_pool", SAPGD(), together(ASSG(), Pool()), cascaded=True)]
     steps += [Step("square", Square(), cascaded=True)]
