@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from snnsweep.metrics import checks
-from snnsweep.metrics.checks import Evidence
+from snnsweep.metrics.evidence import Evidence
 from snnsweep.result import PASS, Check, Verdict
 
 CHECKS: tuple[Callable[[Evidence], Check], ...] = (

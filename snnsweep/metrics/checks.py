@@ -4,25 +4,21 @@ A value above its threshold is a sign only where it could hardly be chance, P, s
 """
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from snnsweep.attacks.gradient import FGSM
 from snnsweep.attacks.query import Noise
 from snnsweep.attacks.rules import changes_nothing
 from snnsweep.attacks.square import Square
-from snnsweep.attacks.suites import Step, Suite, SuiteOutcome
+from snnsweep.attacks.suites import Step
 from snnsweep.attacks.transfer import Transfer
-from snnsweep.metrics.probes import LARGE, Probes, plain_pgd
-from snnsweep.models import Classifier
-from snnsweep.result import PASS, Check, Verdict
+from snnsweep.metrics.evidence import Evidence, P, exceeds, judge, mcnemar, not_run, union
+from snnsweep.metrics.probes import LARGE, plain_pgd
+from snnsweep.result import Check, Verdict
 
-P = 0.01
 FEW = 3  # samples: 0.2 points of AutoAttack's thousand, exceeded; one or two of a small set are a fluke
 LAST, POINTS = 10, 20  # iterates over which a loss may no longer move, and how many an attack needs to be asked
 
@@ -31,67 +27,27 @@ AUTOATTACK, IOAF = "Croce and Hein 2020, arXiv 2003.01690", "Pintor et al. 2022,
 WANG = "Wang et al. 2025, arXiv 2512.22522"
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What the checks judge.
-
-    Attributes:
-        exact: the model is an ANN twin, whose gradient needs no surrogate.
-        chance: accuracy of answering the commonest class.
-        vanished: share of samples without a gradient under every rule that attacked.
-        vanished_training: the same, under the training surrogate alone.
-        samples: over which these two shares are.
-        changed: tensors of the model's state that the suite changed.
-    """
-
-    model: Classifier
-    suite: Suite
-    outcome: SuiteOutcome
-    probes: Probes
-    exact: bool
-    chance: float
-    vanished: float
-    vanished_training: float
-    samples: int
-    changed: int
-
-    def fooled(self, labels: Iterable[str]) -> Tensor:
-        """bool [n]: fooled under any of these steps."""
-        return _union((self.outcome.fooled[label] for label in labels), self.outcome.correct)
-
-
-def mcnemar(first: Tensor, second: Tensor) -> tuple[float, float]:
-    """What `first` [n] has more than `second` [n], as a share of n, and McNemar's exact two-sided p of the pairs."""
-    alone, other = int((first & ~second).sum()), int((second & ~first).sum())
-    p = float(binomtest(alone, alone + other, 0.5).pvalue) if alone + other else 1.0
-    return (alone - other) / max(1, len(first)), p
-
-
-def exceeds(count: int, total: int, share: float) -> bool:
-    """Whether `count` of `total` is significantly more than that share: one-sided exact binomial test."""
-    return total > 0 and count > share * total and binomtest(count, total, share, "greater").pvalue < P
-
-
 def vanished_share(e: Evidence) -> Check:
-    about = (
-        f"the input gradient vanishes for {e.vanished:.1%} of the samples under every rule that attacked, and no "
-        "strong attack that needs no gradient has been tried"
-    )
-    return _judge("vanished_share", e.vanished, 0.01, f"{AUTOATTACK}; {IOAF}", e.vanished > 0.01, about, "fail")
+    """Grave until a strong attack that needs no gradient has been tried."""
+    tried = any(isinstance(step.attack, Square) for step in e.suite.steps)
+    about = f"the input gradient vanishes for {e.vanished:.1%} of the samples under every rule that attacked, and "
+    about += "Square alone needs none" if tried else "no strong attack that needs none has been tried"
+    grave: Verdict = "suspect" if tried else "fail"
+    return judge("vanished_share", e.vanished, 0.01, f"{AUTOATTACK}; {IOAF}", e.vanished > 0.01, about, grave)
 
 
 def vanished_training(e: Evidence) -> Check:
     share = e.vanished_training
     sign = exceeds(round(share * e.samples), e.samples, 0.01)
     about = f"the input gradient vanishes for {share:.1%} of the samples under the training surrogate"
-    return _judge("vanished_training", share, 0.01, f"{AUTOATTACK}; {IOAF}", sign, about)
+    return judge("vanished_training", share, 0.01, f"{AUTOATTACK}; {IOAF}", sign, about)
 
 
 def rule_spread(e: Evidence) -> Check:
     """Of a cascade the share that another rule felled after the training surrogate; else pairs of the same attack."""
     name, limit = "rule_spread", 0.05
     if e.exact and len(e.suite.rules(e.model)) < 2:
-        return _judge(name, 0.0, limit, WANG, False, "the gradient is exact and needs no second rule")
+        return judge(name, 0.0, limit, WANG, False, "the gradient is exact and needs no second rule")
     ruled = [step for step in e.suite.steps if not changes_nothing(step.rule, e.model)]
     pairs = [(label, step.label) for step in ruled if not step.cascaded for label, one in plain_pgd(e.suite, e.model)
              if one == step.attack]  # fmt: skip
@@ -100,10 +56,10 @@ def rule_spread(e: Evidence) -> Check:
     if later := [step.label for step in ruled if step.cascaded]:
         found.append(mcnemar(e.fooled(later) & ~e.fooled(before), torch.zeros_like(e.outcome.correct)))
     if not found:
-        return _not_run(name, limit, WANG, "one gradient rule only: the robustness may be the attack's failure")
+        return not_run(name, limit, WANG, "one gradient rule only: the robustness may be the attack's failure")
     value, sign = max(gap for gap, _ in found), any(gap > limit and p < P for gap, p in found)
     about = f"another gradient rule takes {value:.3f} off PGD: the training surrogate misleads"
-    return _judge(name, value, limit, WANG, sign, about, "fail")
+    return judge(name, value, limit, WANG, sign, about, "fail")
 
 
 def single_step(e: Evidence) -> Check:
@@ -112,10 +68,10 @@ def single_step(e: Evidence) -> Check:
     one = [step for step in one if changes_nothing(step.rule, e.model)]
     many = plain_pgd(e.suite, e.model)
     if not one or not many:
-        return _not_run(name, limit, ATHALYE, "the suite has not both FGSM and PGD")
+        return not_run(name, limit, ATHALYE, "the suite has not both FGSM and PGD")
     value, p = mcnemar(e.outcome.fooled[one[0].label], e.outcome.fooled[many[0][0]])
     about = f"one step (FGSM) fells {value:.3f} more than PGD"
-    return _judge(name, value, limit, ATHALYE, value > limit and p < P, about)
+    return judge(name, value, limit, ATHALYE, value > limit and p < P, about)
 
 
 def black_box(e: Evidence) -> Check:
@@ -144,10 +100,10 @@ def _after(name: str, labels: list[str], others: list[str], e: Evidence, source:
     """Samples that these steps fell and none of the others; where answers are random, beyond what chance does."""
     limit = 0.002
     if not labels:
-        return _not_run(name, limit, source, f"the suite has no {name.replace('_', ' ')}, or nothing to set beside it")
+        return not_run(name, limit, source, f"the suite has no {name.replace('_', ' ')}, or nothing to set beside it")
     cascaded = any(e.outcome.tried[label].sum() < e.outcome.correct.sum() for label in labels)
     if e.model.random and cascaded:
-        return _not_run(name, limit, source, "in a cascade fresh noise alone fells samples")
+        return not_run(name, limit, source, "in a cascade fresh noise alone fells samples")
     found, before = e.fooled(labels), e.fooled(others)
     count = int((found & ~before).sum())
     value = count / len(found)
@@ -155,27 +111,27 @@ def _after(name: str, labels: list[str], others: list[str], e: Evidence, source:
     if e.model.random:
         gap, p = mcnemar(found, before)
         sign = gap > limit and p < P
-    return _judge(name, value, limit, source, sign, about.format(value))
+    return judge(name, value, limit, source, sign, about.format(value))
 
 
 def large_eps(e: Evidence) -> Check:
     hits, total = int(e.probes.large.sum()), len(e.probes.large)
     about = f"accuracy {hits / total:.3f} at L-inf {LARGE} under PGD; chance is {e.chance:.3f}"
-    return _judge("large_eps", hits / total, e.chance, CARLINI, exceeds(hits, total, e.chance), about)
+    return judge("large_eps", hits / total, e.chance, CARLINI, exceeds(hits, total, e.chance), about)
 
 
 def eps_grid(e: Evidence) -> Check:
     """Neighbours on the grid in pairs: the share that stands at the larger eps alone, less that at the smaller."""
     pgd = plain_pgd(e.suite, e.model)
     if not e.probes.grid or not pgd:
-        return _not_run("eps_grid", 0.0, CARLINI, "the suite has no PGD, or eps is 0")
+        return not_run("eps_grid", 0.0, CARLINI, "the suite has no PGD, or eps is 0")
     own = e.outcome.standing(pgd[0][0])[: len(e.probes.correct)]
     smaller = [standing for share, standing in e.probes.grid.items()]
     points = [*smaller[:2], own, *smaller[2:]]
     rises = [mcnemar(after, before) for before, after in pairwise(points)]
     value = max(rise for rise, _ in rises)
     about = f"accuracy rises by {value:.3f} where eps grows"
-    return _judge("eps_grid", value, 0.0, CARLINI, any(rise > 0 and p < P for rise, p in rises), about)
+    return judge("eps_grid", value, 0.0, CARLINI, any(rise > 0 and p < P for rise, p in rises), about)
 
 
 def more_steps(e: Evidence) -> Check:
@@ -188,9 +144,9 @@ def more_steps(e: Evidence) -> Check:
         gain, p = mcnemar(e.outcome.fooled[long], e.outcome.fooled[short])
         gain /= math.log2(many.steps / few.steps)
     else:
-        return _not_run(name, limit, CARLINI, "the suite has no PGD, or eps is 0")
+        return not_run(name, limit, CARLINI, "the suite has no PGD, or eps is 0")
     about = f"twice the steps of PGD fell {gain:.3f} more"
-    return _judge(name, gain, limit, CARLINI, gain > limit and p < P, about)
+    return judge(name, gain, limit, CARLINI, gain > limit and p < P, about)
 
 
 def moving_loss(e: Evidence) -> Check:
@@ -203,11 +159,11 @@ def moving_loss(e: Evidence) -> Check:
             continue
         moves[step.label] = moved(losses[:, stood])
     if not moves:
-        return _not_run(name, limit, IOAF, f"no attack of {POINTS} iterates on every sample, or none stood")
+        return not_run(name, limit, IOAF, f"no attack of {POINTS} iterates on every sample, or none stood")
     worst, each = max(moves.items(), key=lambda pair: float(pair[1].mean()))
     value, doubt = float(each.mean()), 2 * float(each.std(correction=0)) / len(each) ** 0.5
     about = f"the loss of {worst} still moves by {value:.3f} of its range over the last {LAST} iterates"
-    return _judge(name, value, limit, IOAF, value - doubt > limit, about)
+    return judge(name, value, limit, IOAF, value - doubt > limit, about)
 
 
 def moved(losses: Tensor) -> Tensor:
@@ -219,44 +175,34 @@ def moved(losses: Tensor) -> Tensor:
 
 def rescued_share(e: Evidence) -> Check:
     """No sign against the figures: the point that fooled the model is what `Attack.run` returns."""
-    value = float(_union(e.outcome.rescued.values(), e.outcome.correct).double().mean())
+    value = float(union(e.outcome.rescued.values(), e.outcome.correct).double().mean())
     about = f"of {value:.1%} an earlier iterate fooled the model, the last did not; the earlier one counts"
-    return _judge("rescued_share", value, 1.0, IOAF, False, about)
+    return judge("rescued_share", value, 1.0, IOAF, False, about)
 
 
 def randomness(e: Evidence) -> Check:
     limit, known = 1e-4, e.model.random
     about = f"logits differ by {e.probes.drift:.2g} between two passes over the same images"
     about += "; gradients were means of several passes (EOT)" if known else ", and the attacks used no EOT"
-    return _judge("randomness", e.probes.drift, limit, AUTOATTACK, e.probes.drift > limit and not known, about)
+    return judge("randomness", e.probes.drift, limit, AUTOATTACK, e.probes.drift > limit and not known, about)
 
 
 def state_changed(e: Evidence) -> Check:
     count = e.changed + e.probes.changed
     about = f"{count} tensors of the model's state change under attack or in a pass in eval mode"
-    return _judge("state_changed", float(count), 0.0, CARLINI, count > 0, about, "fail")
+    return judge("state_changed", float(count), 0.0, CARLINI, count > 0, about, "fail")
 
 
 def softmax_output(e: Evidence) -> Check:
     value = e.probes.softmax
-    return _judge("softmax_output", value, 0.5, AUTOATTACK, value > 0.5, f"{value:.0%} of the answers are a softmax")
+    return judge("softmax_output", value, 0.5, AUTOATTACK, value > 0.5, f"{value:.0%} of the answers are a softmax")
 
 
 def saturated(e: Evidence) -> Check:
     count, total = int(e.probes.saturated.sum()), int(e.probes.correct.sum())
     value = count / max(1, total)
     about = f"the cross-entropy, or its slope, is exactly 0 for {value:.1%} of the right answers"
-    return _judge("saturated", value, 0.01, f"{CARLINI}; {AUTOATTACK}", exceeds(count, total, 0.01), about)
-
-
-def _judge(
-    name: str, value: float, limit: float, source: str, sign: bool, about: str, grave: Verdict = "suspect"
-) -> Check:
-    return Check(name=name, verdict=grave if sign else PASS, value=value, threshold=limit, source=source, about=about)
-
-
-def _not_run(name: str, limit: float, source: str, why: str) -> Check:
-    return Check(name=name, verdict="not run", value=None, threshold=limit, source=source, about=why)
+    return judge("saturated", value, 0.01, f"{CARLINI}; {AUTOATTACK}", exceeds(count, total, 0.01), about)
 
 
 def _whites(e: Evidence) -> list[str]:
@@ -265,10 +211,3 @@ def _whites(e: Evidence) -> list[str]:
 
 def _white(step: Step) -> bool:
     return not isinstance(step.attack, Noise | Square | Transfer)
-
-
-def _union(parts: Iterable[Tensor], like: Tensor) -> Tensor:
-    found = torch.zeros_like(like)
-    for part in parts:
-        found |= part
-    return found

@@ -23,7 +23,7 @@ from snnsweep.config import TrialConfig
 from snnsweep.evaluation import Evaluation
 from snnsweep.metrics import checks, probes
 from snnsweep.metrics.audit import CHECKS, Audit, audit
-from snnsweep.metrics.checks import Evidence
+from snnsweep.metrics.evidence import Evidence, exceeds, mcnemar
 from snnsweep.neurons import SpikingNeuron
 from snnsweep.result import PASS, Check, Result
 
@@ -92,7 +92,7 @@ def test_nothing_to_see(model: nn.Module) -> None:
 @given(st.integers(0, 40), st.integers(0, 40))
 def test_mcnemar(b: int, c: int) -> None:
     """Two-sided: twice the smaller tail of the fair coin, at most 1."""
-    value, p = checks.mcnemar(first(b, 200), first(c, 200, 100))
+    value, p = mcnemar(first(b, 200), first(c, 200, 100))
     tail = sum(comb(b + c, k) for k in range(min(b, c) + 1)) / 2 ** (b + c)
     assert value == pytest.approx((b - c) / 200)
     assert p == pytest.approx(min(1, 2 * tail))
@@ -101,7 +101,7 @@ def test_mcnemar(b: int, c: int) -> None:
 @pytest.mark.parametrize(("count", "total", "is_more"), [(3, 64, False), (4, 64, True), (0, 0, False), (1, 1, False)])
 def test_exceeds(count: int, total: int, is_more: bool) -> None:
     """P(X >= 3) = 0.026 and P(X >= 4) = 0.0038 of 64 at 1 %."""
-    assert checks.exceeds(count, total, 0.01) == is_more
+    assert exceeds(count, total, 0.01) == is_more
 
 
 @pytest.mark.parametrize(("more", "verdict"), [(7, PASS), (8, "suspect")])  # 2 / 2^7 = 0.016, 2 / 2^8 = 0.008
@@ -132,6 +132,16 @@ def test_random_search_is_set_beside_pgd_alone(model: nn.Module, count: int, ver
     assert (found.value, found.verdict) == (count / N, verdict)
     assert checks.black_box(given).verdict == PASS
     assert checks.random_search(evidence(model, {}, STEPS[:3])).verdict == "not run"
+
+
+def test_a_vanished_gradient_is_less_grave_once_square_was_tried(model: nn.Module) -> None:
+    steps = (*STEPS, Step("square", Square(), cascaded=True))
+    found = [checks.vanished_share(evidence(model, {}, given, vanished=0.02)) for given in (STEPS, steps)]
+    assert [check.verdict for check in found] == ["fail", "suspect"]
+    assert [check.about.rpartition("and ")[2] for check in found] == [
+        "no strong attack that needs none has been tried",
+        "Square alone needs none",
+    ]
 
 
 def test_transfer(model: nn.Module) -> None:
