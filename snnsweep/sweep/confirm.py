@@ -21,12 +21,12 @@ from snnsweep.results.front import front
 from snnsweep.sweep import preflight
 from snnsweep.sweep.cluster import connect, slots
 from snnsweep.sweep.confirm_trial import SPLIT, ConfirmTrial, Keeper, pair_name
-from snnsweep.sweep.launch import LOST_WORKERS
 from snnsweep.sweep.provenance import now, provenance
 from snnsweep.sweep.signals import ending_on_signal
 from snnsweep.sweep.space import Space
 from snnsweep.sweep.trainable import STATE
-from snnsweep.sweep.trials import _flat
+from snnsweep.sweep.trials import flat_of
+from snnsweep.sweep.tuning import tuner
 from snnsweep.sweep.watch import Progress
 
 FOLDER, FACTS, WHOLE = "confirm", "confirm.json", "front"
@@ -185,7 +185,7 @@ class Confirmation:
 
     def _pairs_of(self, row: dict[Any, Any]) -> Iterator[dict[str, Any]]:
         member = row["trial_id"]
-        flat = _flat(row) | {"attack.suite": self.suite, "attack.samples": self.samples}
+        flat = flat_of(row) | {"attack.suite": self.suite, "attack.samples": self.samples}
         if self.samples is None:
             del flat["attack.samples"]  # the suite brings its own
         for seed in self._fresh or [flat["seed"]]:
@@ -207,7 +207,7 @@ class Confirmation:
         if config["threat.space"] == "encoded":
             needs += ("encoder.name", "encoder.time_steps")
         others = sorted(self.members, key=lambda row: row["trial_id"] != member)[not self.seeds :]
-        alike = [row["trial_id"] for row in others if all(_flat(row)[key] == config[key] for key in needs)]
+        alike = [row["trial_id"] for row in others if all(flat_of(row)[key] == config[key] for key in needs)]
         return [name for name in alike if self._has_model(name)][:SOURCES]
 
     def _has_model(self, member: str) -> bool:
@@ -223,7 +223,7 @@ class Confirmation:
             raise UserError(
                 f"no checkpoint of {', '.join(lost)} under {self.sweep / 'ray'}; restore it, or give --seeds"
             )
-        sets = {_flat(row)["data.name"]: TrialConfig.from_flat(_flat(row)) for row in self.members}
+        sets = {flat_of(row)["data.name"]: TrialConfig.from_flat(flat_of(row)) for row in self.members}
         for config in sets.values():
             data.load(config, "cpu", Path(self.data_dir or ""))
 
@@ -235,30 +235,24 @@ class Confirmation:
                 pair["flat"]["device"] = "cuda" if gpus else "cpu"
             progress = Progress(len(todo), self.facts["objectives"], side_by_side)
             keeper = Keeper(store.Store(self.folder, own), progress, self.listener)
-            given = {"space": self.space, "data_dir": str(self.data_dir), "folder": str(self.sweep)}
-            given["threads"] = max(1, int(self.cpus))
-            tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(ConfirmTrial, **given), {"cpu": self.cpus, "gpu": gpus}),
+            run = tuner(
+                ConfirmTrial,
+                {
+                    "space": self.space,
+                    "data_dir": str(self.data_dir),
+                    "threads": max(1, int(self.cpus)),
+                    "folder": str(self.sweep),
+                },
+                {"cpu": self.cpus, "gpu": gpus},
+                self.folder,
+                f"ray-{datetime.now():%Y%m%d-%H%M%S-%f}",  # a resumed one is a new run of Ray's
+                keeper,
+                pair_name,
+                side_by_side,
                 param_space={"pair": tune.grid_search(todo)},
-                tune_config=tune.TuneConfig(
-                    max_concurrent_trials=side_by_side,
-                    reuse_actors=True,
-                    trial_name_creator=pair_name,
-                    trial_dirname_creator=pair_name,
-                ),
-                run_config=tune.RunConfig(
-                    name=f"ray-{datetime.now():%Y%m%d-%H%M%S-%f}",  # a resumed one is a new run of Ray's
-                    storage_path=str(self.folder),
-                    callbacks=[keeper],
-                    checkpoint_config=tune.CheckpointConfig(
-                        num_to_keep=1, checkpoint_frequency=1, checkpoint_at_end=True
-                    ),
-                    failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
-                    verbose=0,
-                ),
             )
             with ending_on_signal(self._interrupt):
-                tuner.fit()
+                run.fit()
 
     def _interrupt(self) -> None:
         self.interrupted = True

@@ -16,7 +16,7 @@ from snnsweep.results.store import Store
 from snnsweep.sweep.space import Space
 from snnsweep.sweep.trainable import SweepTrial
 from snnsweep.sweep.trials import load_trial
-from snnsweep.sweep.watch import ERRORS, Progress, _cause
+from snnsweep.sweep.watch import Progress, cause_of, keep_traceback
 
 SPLIT = "test"
 
@@ -81,7 +81,7 @@ class Keeper(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         if "result" in result:
-            self._keep_traceback(pair_name(trial), result["traceback"])
+            keep_traceback(self.rows.path.parent, pair_name(trial), result["traceback"])
             self._end(trial.config["pair"], Result.model_validate_json(result["result"]))
         else:
             self.progress.running[pair_name(trial)] = result["epoch"]
@@ -91,13 +91,7 @@ class Keeper(tune.Callback):
         pair = trial.config["pair"]
         if pair["trial_id"] in self.progress.running:
             config = TrialConfig.from_flat(pair["flat"])
-            self._end(pair, Result(status="failed", config=config, cause=_cause(trial)))
-
-    def _keep_traceback(self, name: str, text: str) -> None:
-        if text:
-            folder = self.rows.path.parent / ERRORS
-            folder.mkdir(exist_ok=True)
-            (folder / f"{name}.txt").write_text(text)
+            self._end(pair, Result(status="failed", config=config, cause=cause_of(trial)))
 
     def _end(self, pair: dict[str, Any], result: Result) -> None:
         name = pair["trial_id"]

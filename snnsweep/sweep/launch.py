@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 import ray
-from ray import tune
 
 from snnsweep import data
 from snnsweep.config import Flat
@@ -22,12 +21,12 @@ from snnsweep.sweep.search import SAMPLERS, StudySearcher, check_sampler, open_s
 from snnsweep.sweep.signals import ending_on_signal
 from snnsweep.sweep.space import SMOKE, Space
 from snnsweep.sweep.trainable import SweepTrial
+from snnsweep.sweep.tuning import tuner
 from snnsweep.sweep.watch import Progress, Recorder, trial_name
 from snnsweep.tracking import address as address_book
 from snnsweep.tracking.mlflow import Tracker
 
 SMOKE_TRIALS = 2
-LOST_WORKERS = 3  # times that a trial goes on from its checkpoint after its process or machine was lost
 
 
 class Sweep:
@@ -168,31 +167,23 @@ class Sweep:
         searcher = StudySearcher(study, self.space, self._defaults, self._overrides | device)
         progress = Progress(self.trials, objectives, self.side_by_side)
         recorder = Recorder(store.Store(self.folder, facts), self.tracker, progress, self.listener)
-        given = {"space": self.space, "data_dir": str(self.data_dir), "threads": max(1, int(self.cpus))}
-        tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(SweepTrial, **given), {"cpu": self.cpus, "gpu": self.gpus or 0}),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                num_samples=self.trials,
-                max_concurrent_trials=self.side_by_side,
-                time_budget_s=self.time_budget,
-                reuse_actors=True,
-                trial_name_creator=trial_name,
-                trial_dirname_creator=trial_name,
-            ),
-            run_config=tune.RunConfig(
-                name="ray",
-                storage_path=str(self.folder),
-                callbacks=[recorder],
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1, checkpoint_at_end=True),
-                failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
-                verbose=0,
-            ),
+        run = tuner(
+            SweepTrial,
+            {"space": self.space, "data_dir": str(self.data_dir), "threads": max(1, int(self.cpus))},
+            {"cpu": self.cpus, "gpu": self.gpus or 0},
+            self.folder,
+            "ray",
+            recorder,
+            trial_name,
+            self.side_by_side,
+            search_alg=searcher,
+            num_samples=self.trials,
+            time_budget_s=self.time_budget,
         )
         cause = "the sweep broke"
         try:
             with ending_on_signal(self._interrupt):
-                tuner.fit()
+                run.fit()
             cause = "interrupted" if self.interrupted else "the time budget ended"
         finally:
             searcher.close()

@@ -60,7 +60,7 @@ def load_trial(folder: Path, trial_id: str, data_dir: Path | None = None) -> End
     if row["status"] not in ("finished", "infeasible"):
         raise UserError(f"trial {trial_id} {row['status']} ({row['cause']}); take one that finished")
     Space(facts["space"]["source"], facts["space"]["text"]).load()  # for the parts that it registers
-    config = TrialConfig.from_flat(_flat(row))
+    config = TrialConfig.from_flat(flat_of(row))
     states = sorted((folder / "ray" / trial_id).glob(f"checkpoint_*/{STATE}"))
     if not states:
         raise UserError(f"trial {trial_id} has no checkpoint under {folder / 'ray' / trial_id}; restore it")
@@ -124,7 +124,7 @@ def _alike(one: EndedTrial, other: EndedTrial) -> None:
         raise UserError("a mix has no encoder of its own: its trials need threat.space=pixel; given 'encoded'")
 
 
-def _flat(row: Mapping[Any, Any]) -> Flat:
+def flat_of(row: Mapping[Any, Any]) -> Flat:
     """The config keys of a row of `results.parquet`, as Python's own values."""
     plain = {key: row[key].item() if hasattr(row[key], "item") else row[key] for key in DEFAULTS if key in row}
     return {key: None if pd.isna(value) else value for key, value in plain.items()} | {"device": "auto"}

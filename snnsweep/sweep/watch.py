@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -99,7 +100,7 @@ class Recorder(tune.Callback):
     ) -> None:
         name = trial_name(trial)
         if "result" in result:
-            self._keep_traceback(name, result["traceback"])
+            keep_traceback(self.store.path.parent, name, result["traceback"])
             self._end(trial, Result.model_validate_json(result["result"]))
         elif "metrics" in result:
             self.progress.running[name] = result["epoch"]
@@ -110,18 +111,12 @@ class Recorder(tune.Callback):
         self._end(trial, self._unfinished(trial, "stopped", "stopped before its end"))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._end(trial, self._unfinished(trial, "failed", _cause(trial)))
+        self._end(trial, self._unfinished(trial, "failed", cause_of(trial)))
 
     def stop_rest(self, cause: str) -> None:
         """Rows for the trials that were chosen but had not ended when the sweep did."""
         for trial in self._trials.values():
             self._end(trial, self._unfinished(trial, "stopped", cause))
-
-    def _keep_traceback(self, name: str, text: str) -> None:
-        if text:
-            folder = self.store.path.parent / ERRORS
-            folder.mkdir(exist_ok=True)
-            (folder / f"{name}.txt").write_text(text)
 
     def _unfinished(self, trial: Trial, status: Status, cause: str) -> Result:
         try:
@@ -152,7 +147,15 @@ class Recorder(tune.Callback):
         self.listener(self.progress)
 
 
-def _cause(trial: Trial) -> str:
+def keep_traceback(folder: Path, name: str, text: str) -> None:
+    """Writes it, where there is one, among the errors of the sweep or confirmation in that folder."""
+    if text:
+        errors = folder / ERRORS
+        errors.mkdir(exist_ok=True)
+        (errors / f"{name}.txt").write_text(text)
+
+
+def cause_of(trial: Trial) -> str:
     """The last line of the error that ended a trial: `ValueError: ...`."""
     error = trial.get_pickled_error()
     inner = getattr(error, "cause", None) or error
