@@ -67,9 +67,7 @@ class Measurement:
         count = min(self.config.attack.samples, len(self.data.validation))
         x, y = self.data.validation.images(slice(0, count)), self.data.validation.y[:count]
         suite, threat = suites.get(self.config.attack.suite)(), Threat.of(self.config.threat)
-        before = probes.snapshot(self.model)
         outcome = suites.run(self.model, x, y, suite, threat, self.config.seed, self.batch, self.sources)
-        changed = probes.changed(self.model, before)
         metrics = {**share("clean_accuracy", self.correct()), **_robustness(outcome)}
         if self.model.random:
             metrics |= share("robust_accuracy/unattacked", self._unattacked(x, y, outcome.correct, len(suite.steps)))
@@ -87,7 +85,6 @@ class Measurement:
                 vanished=self.without_direction(x, y, suite.rules(self.model)),
                 vanished_training=metrics["gradient_sparsity/vanished_share"],
                 samples=count,
-                changed=changed,
             )
         )
         metrics |= found.metrics

@@ -27,6 +27,8 @@ class Outcome:
     success: bool [N]; the model misclassifies that very tensor in a fresh forward pass.
     rescued: bool [N]; the attack's own last point does not fool the model, an earlier one did and stands in its place.
         Never of a random model.
+    lost: bool [N]; a point fooled the model on the way, and the same point does not in the fresh forward pass: the
+        model's answers are not its own. Never of a random model.
     losses: [points, N], the attack's own loss at each point whose gradient it asked for, in order; None of an attack
         without gradients.
     """
@@ -34,6 +36,7 @@ class Outcome:
     adversarial: Tensor
     success: Tensor
     rescued: Tensor
+    lost: Tensor
     losses: Tensor | None = None
 
 
@@ -78,6 +81,7 @@ class Attack(ABC):
                 adversarial=last,
                 success=success,
                 rescued=earlier & right & success,
+                lost=earlier & ~success,
                 losses=torch.stack(oracle.losses) if oracle.losses else None,
             )
 

@@ -20,7 +20,7 @@ from snnsweep.attacks.rules import (
     RGA,
     Pool,
     Rule,
-    Surrogate,
+    Second,
     Training,
     changes_nothing,
     together,
@@ -28,13 +28,12 @@ from snnsweep.attacks.rules import (
 from snnsweep.attacks.square import Square
 from snnsweep.attacks.threat import Threat
 from snnsweep.attacks.transfer import Transfer
+from snnsweep.errors import UserError
 from snnsweep.registry import suites
 
 register, get, names = suites.register, suites.get, suites.names
 
-# Wide enough to pass a gradient where a narrow training surrogate starves (benchmarks/second_rule.py); atan 2, which
-# does as well, is the usual training surrogate and would be no second rule.
-SECOND_RULE = Surrogate(family="sigmoid", alpha=4.0)
+SECOND_RULE = Second()
 
 HART_WIDTHS = (0.25, 0.5, 1.0, 2.0)  # of the range 0.1 to 2.45 that its authors sweep
 ASSG_WIDTHS = (0.35, 0.39, 0.425, 0.46, 0.49)  # of a, over the range that its authors search
@@ -66,11 +65,24 @@ class Suite:
     steps: the attacks.
     defaults: config keys with the values that hold where a trial does not give its own.
     transfers: whether sources that are at hand are transferred too.
+
+    Raises:
+        UserError: two steps whose figures would have one name.
     """
 
     steps: tuple[Step, ...]
     defaults: Mapping[str, Any]
     transfers: bool = False
+
+    def __post_init__(self) -> None:
+        labels = [step.label for step in self.steps]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        taken = [label for label in labels if label.startswith(("then_", "transfer_")) or label == "clean"]
+        if twice or taken:
+            raise UserError(
+                f"a suite's steps need labels of their own; given {', '.join(map(repr, twice + taken))}; "
+                "`clean`, `then_...` and `transfer_...` are the tool's; rename them where the suite is registered"
+            )
 
     def rules(self, model: nn.Module) -> set[Rule]:
         """The different gradient rules that attack this model.
@@ -118,28 +130,28 @@ def standard() -> Suite:
 
 @register("strong")
 def strong() -> Suite:
-    """A cascade: PGD-100, APGD, PGD-100 under six more gradient rules, SA-PGD-100 with ASSG, Square; 8/255, 1,000.
+    """A cascade: PGD-100 under eight gradient rules, APGD, SA-PGD-100 with ASSG, Square; 8/255, 1,000 samples.
 
-    FGSM, PGD-10, PGD-100 and ten random draws attack every sample, for the audit; each later step only what still
-    stands. The widths of HART and ASSG are searched sample by sample: the worst over four and five values, where their
-    authors take the best single one. What is given as a source (another seed, a sibling, the ANN twin) comes last.
+    FGSM, PGD-10 and PGD-100 under the training surrogate, a second one and ASSG attack every sample, so that the audit
+    can set rule beside rule with everything else equal; each later step only what still stands. The widths of HART and
+    ASSG are searched sample by sample: the worst over four and five values, where their authors take the best single
+    one. What is given as a source (another seed, a sibling, the ANN twin) comes last.
     """
+    pgd = PGD(steps=100, rel_step=0.1)
     ensemble: dict[str, Rule] = {
-        "second_rule": SECOND_RULE,
         "bptr": BPTR(),
         "rga": RGA(),
         **{f"hart_{width:g}": HART(width) for width in HART_WIDTHS},
         "pdsg": PDSG(),
         "pool": Pool(),
     }
-    steps = [Step("fgsm", FGSM()), Step("pgd", PGD(steps=10)), Step("pgd100", PGD(steps=100, rel_step=0.1))]
-    steps += [Step("noise", Noise(draws=10))]
-    # APGD goes before the other rules, so that what they fell in addition is theirs and not a better optimiser's.
+    steps = [Step("fgsm", FGSM()), Step("pgd", PGD(steps=10)), Step("pgd100", pgd)]
+    steps += [Step("pgd100_second_rule", pgd, SECOND_RULE), Step("pgd100_assg", pgd, ASSG())]
     steps += [Step("apgd_ce", APGD(), cascaded=True), Step("apgd_dlr", APGDDLR(), cascaded=True)]
-    steps += [Step(name, PGD(steps=100, rel_step=0.1), rule, cascaded=True) for name, rule in ensemble.items()]
+    steps += [Step(name, pgd, rule, cascaded=True) for name, rule in ensemble.items()]
     steps += [Step(f"assg_{a:g}", SAPGD(), ASSG(a=a), cascaded=True) for a in ASSG_WIDTHS]
     steps += [Step("assg_pool", SAPGD(), together(ASSG(), Pool()), cascaded=True)]
-    steps += [Step("square", Square(), cascaded=True)]
+    steps += [Step("noise", Noise(draws=100), cascaded=True), Step("square", Square(), cascaded=True)]
     return Suite(tuple(steps), {"threat.eps": 8 / 255, "threat.space": "pixel", "attack.samples": 1000}, transfers=True)
 
 
@@ -151,7 +163,7 @@ class SuiteOutcome:
         correct: bool, classified right without an attack.
         tried: which samples the step attacked.
         fooled: where it succeeded.
-        rescued: where it succeeded by an earlier point than its own last one.
+        lost: where a point fooled the model on the way, and did not when it was asked again.
         losses: [points, n] on the CPU, the loss that a gradient attack went through, NaN where it did not attack.
         cascaded: labels of the steps that attacked only what stood.
     """
@@ -159,7 +171,7 @@ class SuiteOutcome:
     correct: Tensor
     tried: dict[str, Tensor]
     fooled: dict[str, Tensor]
-    rescued: dict[str, Tensor]
+    lost: dict[str, Tensor]
     losses: dict[str, Tensor]
     cascaded: set[str] = field(default_factory=set)
 
@@ -219,14 +231,14 @@ def _attacked_by(step: Step, model: nn.Module, x: Tensor, y: Tensor, threat: Thr
 
 def _note(outcome: SuiteOutcome, label: str, parts: Sequence[Tensor], ends: Sequence[Outcome]) -> None:
     """Writes what the batches `parts` (indices) came to into the outcome, under the step's label."""
-    for name in ("tried", "fooled", "rescued"):
+    for name in ("tried", "fooled", "lost"):
         getattr(outcome, name)[label] = torch.zeros_like(outcome.correct)
     points = max((len(end.losses) for end in ends if end.losses is not None), default=0)
     losses = torch.full((points, len(outcome.correct)), torch.nan)
     for part, end in zip(parts, ends, strict=True):
         outcome.tried[label][part] = True
         outcome.fooled[label][part] = end.success
-        outcome.rescued[label][part] = end.rescued
+        outcome.lost[label][part] = end.lost
         if end.losses is not None:  # an attack may stop early where all have fallen
             losses[: len(end.losses), part.cpu()] = end.losses.float().cpu()
     if points:

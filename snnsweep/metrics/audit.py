@@ -22,7 +22,7 @@ CHECKS: tuple[Callable[[Evidence], Check], ...] = (
     checks.eps_grid,
     checks.more_steps,
     checks.moving_loss,
-    checks.rescued_share,
+    checks.lost_share,
     checks.randomness,
     checks.state_changed,
     checks.softmax_output,

@@ -11,29 +11,31 @@ from torch import Tensor
 
 from snnsweep.attacks.gradient import FGSM
 from snnsweep.attacks.query import Noise
-from snnsweep.attacks.rules import changes_nothing
+from snnsweep.attacks.rules import changes_nothing, neurons_of
 from snnsweep.attacks.square import Square
 from snnsweep.attacks.suites import Step
 from snnsweep.attacks.transfer import Transfer
-from snnsweep.metrics.evidence import Evidence, P, exceeds, judge, mcnemar, not_run, union
+from snnsweep.metrics.evidence import ENOUGH, Evidence, P, exceeds, judge, mcnemar, not_run, union
 from snnsweep.metrics.probes import LARGE, plain_pgd
 from snnsweep.result import Check, Verdict
 
 FEW = 3  # samples: 0.2 points of AutoAttack's thousand, exceeded; one or two of a small set are a fluke
+QUERIES = 1000  # of Square that make it a strong attack
 LAST, POINTS = 10, 20  # iterates over which a loss may no longer move, and how many an attack needs to be asked
 
 ATHALYE, CARLINI = "Athalye et al. 2018, arXiv 1802.00420", "Carlini et al. 2019, arXiv 1902.06705"
 AUTOATTACK, IOAF = "Croce and Hein 2020, arXiv 2003.01690", "Pintor et al. 2022, arXiv 2106.09947"
 WANG = "Wang et al. 2025, arXiv 2512.22522"
+NO_PGD, TOO_FEW = "the suite has no PGD on every sample, or eps is 0", f"fewer than {ENOUGH} samples say nothing"
 
 
 def vanished_share(e: Evidence) -> Check:
     """Grave until a strong attack that needs no gradient has been tried."""
-    tried = any(isinstance(step.attack, Square) for step in e.suite.steps)
-    about = f"the input gradient vanishes for {e.vanished:.1%} of the samples under every rule that attacked, and "
-    about += "Square alone needs none" if tried else "no strong attack that needs none has been tried"
+    tried = any(isinstance(step.attack, Square) and step.attack.queries >= QUERIES for step in e.suite.steps)
+    about = f"the input gradient vanishes for {e.vanished:.1%} of the samples under every rule that attacked"
+    so = ", and Square alone needs none" if tried else ", and no strong attack that needs none has been tried"
     grave: Verdict = "suspect" if tried else "fail"
-    return judge("vanished_share", e.vanished, 0.01, f"{AUTOATTACK}; {IOAF}", e.vanished > 0.01, about, grave)
+    return judge("vanished_share", e.vanished, 0.01, f"{AUTOATTACK}; {IOAF}", e.vanished > 0.01, about, so, grave)
 
 
 def vanished_training(e: Evidence) -> Check:
@@ -44,22 +46,22 @@ def vanished_training(e: Evidence) -> Check:
 
 
 def rule_spread(e: Evidence) -> Check:
-    """Of a cascade the share that another rule felled after the training surrogate; else pairs of the same attack."""
+    """Pairs of the same attack on every sample: a cascade's later steps fell more by repetition alone."""
     name, limit = "rule_spread", 0.05
-    if e.exact and len(e.suite.rules(e.model)) < 2:
+    ruled = [step for step in e.suite.steps if not step.cascaded and not changes_nothing(step.rule, e.model)]
+    pairs = [(label, step.label) for step in ruled for label, one in plain_pgd(e.suite, e.model) if one == step.attack]
+    if e.exact and not pairs:
         return judge(name, 0.0, limit, WANG, False, "the gradient is exact and needs no second rule")
-    ruled = [step for step in e.suite.steps if not changes_nothing(step.rule, e.model)]
-    pairs = [(label, step.label) for step in ruled if not step.cascaded for label, one in plain_pgd(e.suite, e.model)
-             if one == step.attack]  # fmt: skip
+    if not e.exact and not neurons_of(e.model):
+        return not_run(name, limit, WANG, "no gradient rule reaches what spikes in this model")
+    if not pairs:
+        return not_run(name, limit, WANG, "no PGD attacks every sample under two gradient rules")
+    if e.few:
+        return not_run(name, limit, WANG, TOO_FEW)
     found = [mcnemar(e.outcome.fooled[other], e.outcome.fooled[own]) for own, other in pairs]
-    before = [step.label for step in e.suite.steps if step not in ruled and _white(step)]
-    if later := [step.label for step in ruled if step.cascaded]:
-        found.append(mcnemar(e.fooled(later) & ~e.fooled(before), torch.zeros_like(e.outcome.correct)))
-    if not found:
-        return not_run(name, limit, WANG, "one gradient rule only: the robustness may be the attack's failure")
     value, sign = max(gap for gap, _ in found), any(gap > limit and p < P for gap, p in found)
-    about = f"another gradient rule takes {value:.3f} off PGD: the training surrogate misleads"
-    return judge(name, value, limit, WANG, sign, about, "fail")
+    about = f"another gradient rule fells {value:.3f} more than the training surrogate"
+    return judge(name, value, limit, WANG, sign, about, ", which misleads", "fail")
 
 
 def single_step(e: Evidence) -> Check:
@@ -69,6 +71,8 @@ def single_step(e: Evidence) -> Check:
     many = plain_pgd(e.suite, e.model)
     if not one or not many:
         return not_run(name, limit, ATHALYE, "the suite has not both FGSM and PGD")
+    if e.few:
+        return not_run(name, limit, ATHALYE, TOO_FEW)
     value, p = mcnemar(e.outcome.fooled[one[0].label], e.outcome.fooled[many[0][0]])
     about = f"one step (FGSM) fells {value:.3f} more than PGD"
     return judge(name, value, limit, ATHALYE, value > limit and p < P, about)
@@ -82,10 +86,10 @@ def black_box(e: Evidence) -> Check:
 
 def random_search(e: Evidence) -> Check:
     """Of the random draws that the suite makes; PGD is the one under the training surrogate."""
-    drawn = [step.label for step in e.suite.steps if isinstance(step.attack, Noise)]
+    drawn = {step.label: step.attack.draws for step in e.suite.steps if isinstance(step.attack, Noise)}
     pgd = [label for label, _ in plain_pgd(e.suite, e.model)]
-    about = "random draws fell {:.3f} that PGD misses"
-    return _after("random_search", drawn if pgd else [], pgd, e, CARLINI, about)
+    about = f"{sum(drawn.values())} random draws fell {{:.3f}} that PGD misses"
+    return _after("random_search", list(drawn) if pgd else [], pgd, e, CARLINI, about)
 
 
 def transfer(e: Evidence) -> Check:
@@ -98,12 +102,15 @@ def transfer(e: Evidence) -> Check:
 
 def _after(name: str, labels: list[str], others: list[str], e: Evidence, source: str, about: str) -> Check:
     """Samples that these steps fell and none of the others; where answers are random, beyond what chance does."""
-    limit = 0.002
+    limit, order = 0.002, [step.label for step in e.suite.steps]
     if not labels:
-        return not_run(name, limit, source, f"the suite has no {name.replace('_', ' ')}, or nothing to set beside it")
-    cascaded = any(e.outcome.tried[label].sum() < e.outcome.correct.sum() for label in labels)
+        return not_run(name, limit, source, "no such attack was run, or none to set beside it")
+    cascaded = e.cascaded(labels)
     if e.model.random and cascaded:
         return not_run(name, limit, source, "in a cascade fresh noise alone fells samples")
+    first = min(order.index(label) for label in labels) if set(labels) <= set(order) else len(order)
+    if e.cascaded([label for label in others if order.index(label) > first]):
+        return not_run(name, limit, source, "a cascaded attack that comes after it was not asked about what it felled")
     found, before = e.fooled(labels), e.fooled(others)
     count = int((found & ~before).sum())
     value = count / len(found)
@@ -122,31 +129,37 @@ def large_eps(e: Evidence) -> Check:
 
 def eps_grid(e: Evidence) -> Check:
     """Neighbours on the grid in pairs: the share that stands at the larger eps alone, less that at the smaller."""
-    pgd = plain_pgd(e.suite, e.model)
-    if not e.probes.grid or not pgd:
-        return not_run("eps_grid", 0.0, CARLINI, "the suite has no PGD, or eps is 0")
-    own = e.outcome.standing(pgd[0][0])[: len(e.probes.correct)]
-    smaller = [standing for share, standing in e.probes.grid.items()]
-    points = [*smaller[:2], own, *smaller[2:]]
+    points = list(e.probes.grid.values())
+    if not points:
+        return not_run("eps_grid", 0.0, CARLINI, NO_PGD)
+    if len(points[0]) < ENOUGH:
+        return not_run("eps_grid", 0.0, CARLINI, TOO_FEW)
     rises = [mcnemar(after, before) for before, after in pairwise(points)]
     value = max(rise for rise, _ in rises)
-    about = f"accuracy rises by {value:.3f} where eps grows"
+    about = f"where eps grows, accuracy changes by {value:+.3f} at most"
     return judge("eps_grid", value, 0.0, CARLINI, any(rise > 0 and p < P for rise, p in rises), about)
 
 
 def more_steps(e: Evidence) -> Check:
-    """What a doubling of PGD's steps fells in addition; of a longer PGD in the suite its gain by doubling."""
+    """What a doubling of PGD's steps fells in addition; of a longer PGD in the suite its gain by doubling.
+
+    Every point counts and both runs begin alike, so that of a model without noise the longer run fells all that the
+    shorter one does: its gain is no chance of the attack, only of the samples.
+    """
     name, limit, pgd = "more_steps", 0.005, plain_pgd(e.suite, e.model)
     if e.probes.doubled is not None:
-        gain, p = mcnemar(e.outcome.standing(pgd[0][0])[: len(e.probes.doubled)], e.probes.doubled)
-    elif len(pgd) > 1 and pgd[-1][1].steps > pgd[0][1].steps:
+        once = e.probes.grid[e.probes.eps]
+        gain, p = mcnemar(once, e.probes.doubled)
+        sign = exceeds(round(gain * len(once)), len(once), limit)
+        sign = gain > limit and p < P if e.model.random else sign
+    elif len(pgd) > 1 and pgd[-1][1].steps > pgd[0][1].steps and not e.few:
         (short, few), (long, many) = pgd[0], pgd[-1]
         gain, p = mcnemar(e.outcome.fooled[long], e.outcome.fooled[short])
         gain /= math.log2(many.steps / few.steps)
+        sign = gain > limit and p < P
     else:
-        return not_run(name, limit, CARLINI, "the suite has no PGD, or eps is 0")
-    about = f"twice the steps of PGD fell {gain:.3f} more"
-    return judge(name, gain, limit, CARLINI, gain > limit and p < P, about)
+        return not_run(name, limit, CARLINI, TOO_FEW if pgd and e.few else NO_PGD)
+    return judge(name, gain, limit, CARLINI, sign, f"twice the steps of PGD fell {gain:.3f} more")
 
 
 def moving_loss(e: Evidence) -> Check:
@@ -173,24 +186,26 @@ def moved(losses: Tensor) -> Tensor:
     return torch.where(high > low, (best[-1] - best[-1 - LAST]) / (high - low), 0.0).nan_to_num(0.0)
 
 
-def rescued_share(e: Evidence) -> Check:
-    """No sign against the figures: the point that fooled the model is what `Attack.run` returns."""
-    value = float(union(e.outcome.rescued.values(), e.outcome.correct).double().mean())
-    about = f"of {value:.1%} an earlier iterate fooled the model, the last did not; the earlier one counts"
-    return judge("rescued_share", value, 1.0, IOAF, False, about)
+def lost_share(e: Evidence) -> Check:
+    """Successes that the final pass over the same point takes back."""
+    value, limit = float(union(e.outcome.lost.values(), e.outcome.correct).double().mean()), 0.002
+    sign = value > limit and value * len(e.outcome.correct) >= FEW
+    about = f"of {value:.1%} a point fooled the model under attack and did not when it was asked again"
+    return judge("lost_share", value, limit, IOAF, sign, about, grave="fail" if value > 0.01 else "suspect")
 
 
 def randomness(e: Evidence) -> Check:
     limit, known = 1e-4, e.model.random
     about = f"logits differ by {e.probes.drift:.2g} between two passes over the same images"
-    about += "; gradients were means of several passes (EOT)" if known else ", and the attacks used no EOT"
-    return judge("randomness", e.probes.drift, limit, AUTOATTACK, e.probes.drift > limit and not known, about)
+    about += "; gradients were means of several passes (EOT)" if known else ""
+    sign = e.probes.drift > limit and not known
+    return judge("randomness", e.probes.drift, limit, AUTOATTACK, sign, about, ", and the attacks used no EOT")
 
 
 def state_changed(e: Evidence) -> Check:
-    count = e.changed + e.probes.changed
-    about = f"{count} tensors of the model's state change under attack or in a pass in eval mode"
-    return judge("state_changed", float(count), 0.0, CARLINI, count > 0, about, "fail")
+    count = e.probes.changed
+    about = f"{count} tensors of the model's state change in a pass in eval mode and its gradient"
+    return judge("state_changed", float(count), 0.0, CARLINI, count > 0, about, grave="fail")
 
 
 def softmax_output(e: Evidence) -> Check:

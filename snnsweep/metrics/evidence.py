@@ -13,6 +13,7 @@ from snnsweep.models import Classifier
 from snnsweep.result import PASS, Check, Verdict
 
 P = 0.01  # a sign is one only where it could hardly be chance
+ENOUGH = 50  # samples, for a test of pairs: of fewer, not even a sixth that changes sides would be a sign
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,6 @@ class Evidence:
         vanished: share of samples without a gradient under every rule that attacked.
         vanished_training: the same, under the training surrogate alone.
         samples: over which these two shares are.
-        changed: tensors of the model's state that the suite changed.
     """
 
     model: Classifier
@@ -37,7 +37,15 @@ class Evidence:
     vanished: float
     vanished_training: float
     samples: int
-    changed: int
+
+    @property
+    def few(self) -> bool:
+        """Whether a test of pairs over the attacked samples could hardly find anything."""
+        return len(self.outcome.correct) < ENOUGH
+
+    def cascaded(self, labels: Iterable[str]) -> bool:
+        """Whether one of these steps attacked only what stood."""
+        return any(self.outcome.tried[label].sum() < self.outcome.correct.sum() for label in labels)
 
     def fooled(self, labels: Iterable[str]) -> Tensor:
         """bool [n]: fooled under any of these steps."""
@@ -57,9 +65,17 @@ def exceeds(count: int, total: int, share: float) -> bool:
 
 
 def judge(
-    name: str, value: float, limit: float, source: str, sign: bool, about: str, grave: Verdict = "suspect"
+    name: str, value: float, limit: float, source: str, sign: bool, about: str, so: str = "", grave: Verdict = "suspect"
 ) -> Check:
-    return Check(name=name, verdict=grave if sign else PASS, value=value, threshold=limit, source=source, about=about)
+    """A check that was run.
+
+    Args:
+        about: what was measured, true with and without a sign.
+        so: what a sign means, said only then.
+        grave: the verdict where there is a sign.
+    """
+    about, verdict = (f"{about}{so}", grave) if sign else (about, PASS)
+    return Check(name=name, verdict=verdict, value=value, threshold=limit, source=source, about=about)
 
 
 def not_run(name: str, limit: float, source: str, why: str) -> Check:

@@ -16,7 +16,7 @@ from snnsweep.models import Classifier
 
 PROBED = 64  # samples: the cost is about 60 gradient passes of them, whatever the suite
 LARGE = 0.5  # eps in L-inf at which every image may become grey (Carlini et al., 2019, arXiv 1902.06705)
-GRID = (0.25, 0.5, 2.0)  # of eps; eps itself the suite has attacked
+GRID = (0.25, 0.5, 1.0, 2.0)  # of eps
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class Probes:
 
     Attributes:
         correct: classified right without an attack.
+        eps: the threat's.
         drift: the largest |a - b| / |a| of one sample's logits in two passes over the same images.
-        changed: tensors of the model's state that a pass in eval mode changed.
+        changed: tensors of the model's state that a pass in eval mode, or its gradient, changed.
         softmax: share of answers that are in [0, 1] and sum to 1 within 1e-5.
         saturated: right, with a cross-entropy that is exactly 0 in float32, or whose slope is.
         large: stand at L-inf 0.5 under the suite's PGD and the first rule beside the training surrogate.
@@ -35,6 +36,7 @@ class Probes:
     """
 
     correct: Tensor
+    eps: float
     drift: float
     changed: int
     softmax: float
@@ -53,7 +55,7 @@ def plain_pgd(suite: Suite, model: nn.Module) -> list[tuple[str, PGD]]:
 
 def run(model: Classifier, x: Tensor, y: Tensor, suite: Suite, threat: Threat, seed: int, batch: int) -> Probes:
     """Probes the model with the images x [n, C, H, W] and their labels y [n]."""
-    logits, drift, count = _two_passes(model, x, batch)
+    logits, drift, count = _two_passes(model, x, y, batch)
     correct, pgd = logits.argmax(1) == y, plain_pgd(suite, model)
     attack = pgd[0][1] if pgd else PGD()
 
@@ -69,6 +71,7 @@ def run(model: Classifier, x: Tensor, y: Tensor, suite: Suite, threat: Threat, s
             doubled = standing(replace(attack, steps=2 * attack.steps), threat)
     return Probes(
         correct=correct,
+        eps=threat.eps,
         drift=drift,
         changed=count,
         softmax=_softmax_share(logits),
@@ -79,23 +82,27 @@ def run(model: Classifier, x: Tensor, y: Tensor, suite: Suite, threat: Threat, s
     )
 
 
-def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the model's state."""
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def changed(model: nn.Module, before: Mapping[str, Tensor]) -> int:
+def _changed(model: nn.Module, before: Mapping[str, Tensor]) -> int:
     """How many tensors of the model's state are not what they were."""
     now = model.state_dict()
     return sum(not torch.equal(now[name].nan_to_num(), value.nan_to_num()) for name, value in before.items())
 
 
-@torch.no_grad()
-def _two_passes(model: Classifier, x: Tensor, batch: int) -> tuple[Tensor, float, int]:
+def _two_passes(model: Classifier, x: Tensor, y: Tensor, batch: int) -> tuple[Tensor, float, int]:
+    """Logits, drift, and how much of the state two passes change, the second one with a gradient as attacks take it."""
     with attacked(model):
-        before = snapshot(model)
-        first, second = (torch.cat([model(part).float() for part in x.split(batch)]) for _ in range(2))
-        count = changed(model, before)
+        before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        with torch.no_grad():
+            first = torch.cat([model(part).float() for part in x.split(batch)])
+        again = []
+        for part, labels in zip(x.split(batch), y.split(batch), strict=True):
+            points = part.clone().requires_grad_()
+            again.append(model(points).float())
+            loss = cross_entropy(again[-1], labels, reduction="sum")
+            if loss.requires_grad:
+                torch.autograd.grad(loss, points, materialize_grads=True)
+        second = torch.cat([logits.detach() for logits in again])
+        count = _changed(model, before)
     gap, size = (first - second).norm(dim=1), first.norm(dim=1)
     drift = torch.where(gap > 0, gap / size.clamp(min=1e-12), 0.0).nan_to_num(0.0)
     return first, float(drift.max()), count

@@ -15,8 +15,8 @@ they stand in the encoders and always hold.
 """
 
 from snnsweep.attacks.rules.adaptive import ASSG, PDSG
-from snnsweep.attacks.rules.base import Rule, Together, changes_nothing, get, names, register, together
-from snnsweep.attacks.rules.fixed import Surrogate, Training
+from snnsweep.attacks.rules.base import Rule, Together, changes_nothing, get, names, neurons_of, register, together
+from snnsweep.attacks.rules.fixed import Second, Surrogate, Training
 from snnsweep.attacks.rules.pool import Pool
 from snnsweep.attacks.rules.rate import BPTR, HART, RGA
 
@@ -28,12 +28,14 @@ __all__ = [
     "RGA",
     "Pool",
     "Rule",
+    "Second",
     "Surrogate",
     "Together",
     "Training",
     "changes_nothing",
     "get",
     "names",
+    "neurons_of",
     "register",
     "together",
 ]

@@ -7,6 +7,7 @@ from functools import partial
 from torch import nn
 
 from snnsweep.attacks.rules.base import neurons_of, register, ruled
+from snnsweep.neurons import SpikingNeuron
 from snnsweep.registry import surrogates
 
 
@@ -43,3 +44,27 @@ class Surrogate:
 
     def __call__(self, model: nn.Module) -> AbstractContextManager[None]:
         return ruled(neurons_of(model), lambda _: {"surrogate": partial(surrogates.get(self.family), alpha=self.alpha)})
+
+
+@register("second")
+@dataclass(frozen=True)
+class Second:
+    """The rule beside the training surrogate: sigmoid 4, or atan 2 where a neuron has a sigmoid about as wide.
+
+    Both are wide enough to pass a gradient where a narrow surrogate starves it (benchmarks/second_rule.py).
+    """
+
+    def changes_nothing(self, model: nn.Module) -> bool:
+        return not neurons_of(model)
+
+    def __call__(self, model: nn.Module) -> AbstractContextManager[None]:
+        return (ATAN if any(map(_like_sigmoid, neurons_of(model))) else SIGMOID)(model)
+
+
+SIGMOID, ATAN = Surrogate("sigmoid", 4.0), Surrogate("atan", 2.0)
+
+
+def _like_sigmoid(neuron: SpikingNeuron) -> bool:
+    """Within a factor of two."""
+    own = getattr(neuron.surrogate, "keywords", {}).get("alpha", 0.0)
+    return getattr(neuron.surrogate, "func", None) is surrogates.get("sigmoid") and 2.0 <= own <= 8.0
