@@ -70,7 +70,7 @@ class Measurement:
         outcome = suites.run(self.model, x, y, suite, threat, self.config.seed, self.batch, self.sources)
         metrics = {**share("clean_accuracy", self.correct()), **_robustness(outcome)}
         if self.model.random:
-            metrics |= share("robust_accuracy/unattacked", self._unattacked(x, y, outcome.correct, len(suite.steps)))
+            metrics |= share("robust_accuracy/unattacked", self._unattacked(x, y, outcome.correct, len(outcome.fooled)))
         metrics.update(self._sparsity(x, y))
         found = audit(
             Evidence(

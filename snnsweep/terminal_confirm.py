@@ -22,15 +22,27 @@ def show_confirmation(report: Mapping[str, Any]) -> None:
             out.print(f"  {text}", style="red", soft_wrap=True)
         for text in one["warnings"]:
             out.print(f"  {text}", style="yellow", soft_wrap=True)
-    reference = ", ".join(f"{name} {number(value)}" for name, value in report["reference"].items())
-    out.print(f"front before   {' '.join(report['front_before'])}", soft_wrap=True)
+    _show_front(report)
+    if report["warning"]:
+        out.print(report["warning"], style="yellow", soft_wrap=True)
+    out.print(_footnote(report), style="dim", soft_wrap=True)
+
+
+def _show_front(report: Mapping[str, Any]) -> None:
+    """What became of the front, once every pair has ended."""
+    pairs, whatever = report["pairs"], report["whatever_the_audit_says"]
+    if pairs["ended"] < pairs["asked"]:
+        text = f"{pairs['ended']} of {pairs['asked']} pairs have ended; the same command goes on with the others"
+        out.print(text, style="yellow")
+        return
+    members = "front before  " if report["top"] == "front" else "taken from it "
+    out.print(f"{members} {' '.join(report['front_before'])}", soft_wrap=True)
     _show_after(report, report["hypervolume"]["before"], report["hypervolume"]["after"])
-    whatever = report["whatever_the_audit_says"]
-    if whatever["front_after"] != report["front_after"]:
+    if whatever["kendall_tau"]["n"] > report["kendall_tau"]["n"]:
         out.print("whatever the audit says:", style="yellow")
         _show_after(whatever, report["hypervolume"]["before"], whatever["hypervolume"])
-    out.print(f"hypervolumes over {reference}", soft_wrap=True)
-    out.print(_footnote(report), style="dim", soft_wrap=True)
+    reference = ", ".join(f"{name} {number(value)}" for name, value in report["reference"].items())
+    out.print(f"hypervolumes over {reference}; what is no better adds nothing", soft_wrap=True)
 
 
 def _show_after(judged: Mapping[str, Any], before: float, after: float) -> None:
@@ -49,6 +61,7 @@ def confirmation_table(report: Mapping[str, Any]) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("trial", "status", "on the\nfront"):
         table.add_column(name, no_wrap=True)
+    table.add_column("audit\nafter", overflow="fold")
     for name, way in report["objectives"].items():
         shown = name.replace("_", "_\n").replace("/", "/\n") + (" ↑" if way == "maximize" else " ↓")
         table.add_column(f"{shown}\nbefore", justify="right", overflow="fold")
@@ -58,7 +71,8 @@ def confirmation_table(report: Mapping[str, Any]) -> Table:
         pairs = one["pairs"]
         count = f" {pairs['finished']}/{pairs['asked']}"
         status = Text(one["status"], STYLE.get(one["status"], "yellow")).append(count if pairs["asked"] > 1 else "")
-        table.add_row(one["trial_id"], status, "yes" if one["on_front"] else "no", *cells)
+        stays = {True: "yes", False: "no", None: "-"}[one["on_front"]]
+        table.add_row(one["trial_id"], status, stays, one["audit"]["after"] or "-", *cells)
     return table
 
 

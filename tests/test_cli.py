@@ -49,7 +49,7 @@ BAD_SPACES = {
         "4 mistakes",
         "did you mean neuron.v_threshold?",
         "encoder.time_steps: input should be greater than or equal to 1; given 0",
-        "threat.eps: input should be less than or equal to 1; given 1.5",
+        "threat.eps: in linf no pixel can move further than 1; given 1.5",
         "unknown model 'resne'; did you mean resnet?",
     ],
     "x = 1": ["has no function `space(trial)`"],

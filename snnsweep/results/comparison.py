@@ -7,17 +7,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from snnsweep.result import Direction
+from snnsweep.result import PASS, Direction
 from snnsweep.results.front import front
-from snnsweep.results.ranking import hypervolume, is_share, kendall_tau, reference_point, t_interval
+from snnsweep.results.ranking import hypervolume, is_share, kendall_tau, t_interval
 
 Row = Mapping[Any, Any]
 RANKED = "robust_accuracy"  # whose ranking before and after is compared
 UNFINISHED = "unfinished"  # a member some of whose pairs have not ended
+NOTHING: dict[str, Any] = {
+    "front_after": None,
+    "hypervolume": None,
+    "kendall_tau": {"metric": RANKED, "tau": None, "n": 0},
+}
+VERDICTS = ("fail", "suspect", PASS)  # the gravest first
 
 
 def compare(
-    members: Sequence[Row], rows: Sequence[Row], pairs: Mapping[str, Sequence[str]], objectives: Mapping[str, Direction]
+    members: Sequence[Row],
+    rows: Sequence[Row],
+    pairs: Mapping[str, Sequence[str]],
+    objectives: Mapping[str, Direction],
+    reference: Mapping[str, float],
 ) -> dict[str, Any]:
     """What became of the members of a front.
 
@@ -30,30 +40,38 @@ def compare(
         members: rows of the sweep, judged on the validation split.
         rows: rows of pairs, judged on the test split.
         pairs: for each member's `trial_id` the `trial_id` of its pairs.
+        reference: of the hypervolumes, by objective; what is not better than it adds nothing.
 
     Returns:
-        `members` (each with `before` and `after`: for every objective, `clean_accuracy` and `robust_accuracy` a
-        `value`, its 95 % interval `low`, `high`, and `n` values), `front_before`, `front_after`, `reference`,
-        `hypervolume` {before, after}, `kendall_tau` {metric, tau, n}, and `whatever_the_audit_says` {front_after,
-        hypervolume, kendall_tau}; None where there is no figure.
+        `pairs` {asked, ended}, `members` (each with its `audit` {before, after}, and `before` and `after`: for every
+        objective, `clean_accuracy` and `robust_accuracy` a `value`, its 95 % interval `low`, `high`, and `n` values),
+        `front_before`, `front_after`, `reference`, `hypervolume` {before, after}, `kendall_tau` {metric, tau, n}, and
+        `whatever_the_audit_says` {front_after, hypervolume, kendall_tau}; None where there is no figure, and for all
+        that needs every pair while some have not ended.
     """
     known = {row["trial_id"]: row for row in rows}
     names = list(dict.fromkeys([*objectives, "clean_accuracy", RANKED]))
     judged = [_member(row, [known.get(pair) for pair in pairs[row["trial_id"]]], names) for row in members]
     before = [_values(one["before"], objectives) for one in judged]
     measured = [one for one in judged if one["measured"]]
-    reference = reference_point(objectives, before, [_values(one["after"], objectives) for one in measured])
-    believed = _after([one for one in measured if one["status"] == "finished"], objectives, reference)
+    asked = [pair for row in members for pair in pairs[row["trial_id"]]]
+    count = {"asked": len(asked), "ended": sum(pair in known for pair in asked)}
+    whole = count["ended"] == count["asked"]
+    believed, whatever = (
+        _after([one for one in measured if one["status"] in among], objectives, reference) if whole else dict(NOTHING)
+        for among in (("finished",), ("finished", "infeasible"))
+    )
     for one in judged:
-        one["on_front"] = one["trial_id"] in believed["front_after"]
+        one["on_front"] = one["trial_id"] in believed["front_after"] if whole else None
     volume = {"before": _volume(before, reference, objectives), "after": believed.pop("hypervolume")}
     return {
+        "pairs": count,
         "members": judged,
         "front_before": [one["trial_id"] for one in judged],
-        "reference": reference,
+        "reference": dict(reference),
         "hypervolume": volume,
         **believed,
-        "whatever_the_audit_says": _after(measured, objectives, reference),
+        "whatever_the_audit_says": whatever,
     }
 
 
@@ -85,11 +103,17 @@ def _member(row: Row, pairs: Sequence[Row | None], names: Sequence[str]) -> dict
         "status": status,
         "measured": whole and UNFINISHED not in statuses and "failed" not in statuses,
         "pairs": {"asked": len(pairs), "finished": statuses.count("finished")},
+        "audit": {"before": row.get("audit") or None, "after": _gravest(ended)},
         "before": {name: _figure([row], name) for name in names},
         "after": after,
         "causes": [f"{pair['trial_id']}: {pair['cause']}" for pair in ended if pair["cause"]],
         "warnings": [f"{pair['trial_id']}: {text}" for pair in ended for text in pair["warnings"]],
     }
+
+
+def _gravest(rows: Sequence[Row]) -> str | None:
+    found = {row.get("audit") for row in rows}
+    return next((verdict for verdict in VERDICTS if verdict in found), None)
 
 
 def _figure(rows: Sequence[Row], name: str) -> dict[str, Any]:

@@ -53,13 +53,12 @@ def is_share(name: str) -> bool:
     return direction(name) == "maximize" or name.endswith("_share")
 
 
-def reference_point(
-    objectives: Mapping[str, Direction], *judgements: Sequence[Mapping[str, float]]
-) -> dict[str, float]:
-    """One reference for several judgements: a share's worst possible value, else the worst one in any of them.
+def reference_point(objectives: Mapping[str, Direction], points: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The reference of a sweep: a share's worst possible value, else a tenth of the range beyond the worst of `points`.
 
     Args:
-        judgements: points, each with a number for every objective.
+        points: all finished trials of the sweep, each with a number for every objective: the reference then does not
+            depend on which of them are compared.
 
     Raises:
         ValueError: an objective that is no share, and no point at all.
@@ -68,9 +67,11 @@ def reference_point(
     for name, way in objectives.items():
         if is_share(name):
             found[name] = 0.0 if way == "maximize" else 1.0
-        else:
-            worst = min if way == "maximize" else max
-            found[name] = worst(float(point[name]) for points in judgements for point in points)
+            continue
+        values = [float(point[name]) for point in points]
+        low, high = min(values), max(values)
+        margin = 0.1 * (high - low or abs(high) or 1.0)
+        found[name] = low - margin if way == "maximize" else high + margin
     return found
 
 

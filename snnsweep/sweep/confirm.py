@@ -18,9 +18,11 @@ from snnsweep.result import PER_ATTACK
 from snnsweep.results import store
 from snnsweep.results.comparison import compare
 from snnsweep.results.front import front
+from snnsweep.results.ranking import reference_point
 from snnsweep.sweep import preflight
 from snnsweep.sweep.cluster import connect, slots
 from snnsweep.sweep.confirm_trial import SPLIT, ConfirmTrial, Keeper, pair_name
+from snnsweep.sweep.lock import alone_in
 from snnsweep.sweep.provenance import now, provenance
 from snnsweep.sweep.signals import ending_on_signal
 from snnsweep.sweep.space import Space
@@ -81,9 +83,14 @@ class Confirmation:
             UserError: something given cannot be used; nothing has been written then.
         """
         self._check()
-        done = {row["trial_id"] for row in self.rows().to_dict("records")}
+        done = {row["trial_id"] for row in self.rows().to_dict("records") if row["status"] != "failed"}
         todo = [pair for pair in self.pairs if pair["trial_id"] not in done]
         self.folder.mkdir(exist_ok=True)
+        with alone_in(self.folder):
+            self._run_those(todo)
+        return self
+
+    def _run_those(self, todo: list[dict[str, Any]]) -> None:
         own = self._provenance()
         status = "broken"
         try:
@@ -93,7 +100,6 @@ class Confirmation:
         finally:
             ended = {"status": status, "ended": now(), "report": self.report()}
             store.write_json(self.folder / FACTS, own | ended)
-        return self
 
     def rows(self) -> pd.DataFrame:
         """A row for every pair that ended, of this and of earlier confirmations of the sweep."""
@@ -106,10 +112,16 @@ class Confirmation:
         pairs: dict[str, list[str]] = {row["trial_id"]: [] for row in self.members}
         for pair in self.pairs:
             pairs[pair["member"]].append(pair["trial_id"])
-        compared = compare(self.members, self.rows().to_dict("records"), pairs, self.facts["objectives"])
-        over = "Student t over seeds" if self.seeds > 1 else "over samples (Wilson for accuracies)"
+        rows = {row["trial_id"]: row for row in self.rows().to_dict("records")}
+        compared = compare(self.members, list(rows.values()), pairs, self.facts["objectives"], self.reference)
+        over = "over samples (Wilson for accuracies)"
+        over = f"Student t over seeds; of one ended pair alone {over}" if self.seeds > 1 else over
+        status = self.facts["status"]
+        running = f"the sweep has not ended in order (status {status}): its front may still change"
         return {
             "sweep": self.facts["name"],
+            "top": self.top,
+            "warning": running if status in ("running", "broken") else "",
             "smoke": self.facts["smoke"],
             "objectives": self.facts["objectives"],
             "split": SPLIT,
@@ -117,7 +129,7 @@ class Confirmation:
             "samples": sorted({pair["flat"]["attack.samples"] for pair in self.pairs}),
             "seeds": sorted({pair["flat"]["seed"] for pair in self.pairs if not pair["stored"]}),
             "interval": f"95 %, {over}",
-            "sources": {pair["trial_id"]: pair["sources"] for pair in self.pairs},
+            "sources": {pair["trial_id"]: _sources(rows.get(pair["trial_id"], pair)) for pair in self.pairs},
             **compared,
         }
 
@@ -144,7 +156,11 @@ class Confirmation:
         found = front(results, self.facts["objectives"])
         if found.empty:
             raise UserError(f"no trial is on the front of {self.sweep}: none has finished; run the sweep first")
-        self.members = found.to_dict("records")[: int(self.top) if self.top.isdecimal() else None]
+        self.whole = found.to_dict("records")
+        self.members = self.whole[: int(self.top) if self.top.isdecimal() else None]
+        ended = results[results["status"] == "finished"]
+        points: Any = ended[list(self.facts["objectives"])].dropna().to_dict("records")
+        self.reference = reference_point(self.facts["objectives"], points)
         used = {int(seed) for seed in results["seed"].dropna()} | {int(self.facts["seed"])}
         self._fresh = list(islice((seed for seed in count() if seed not in used), max(0, self.seeds)))
 
@@ -169,12 +185,12 @@ class Confirmation:
         UserError: there is no such suite, or it does not report what the sweep was after.
         """
         preflight.known("suite", self.suite, registry.suites.names())
-        reported = {"clean", *(step.label for step in suites.get(self.suite)().steps)}
+        reported = preflight.attack_figures(self.suite)
         asked = [name.removeprefix(PER_ATTACK) for name in self.facts.get("objectives", ()) if PER_ATTACK in name]
         if lost := [name for name in asked if name not in reported]:
             raise UserError(
                 f"--suite {self.suite}: the sweep's objective {PER_ATTACK}{lost[0]} is not among its figures; "
-                f"{nearest(lost[0], sorted(reported))}; take a suite with that attack"
+                f"{nearest(lost[0], reported)}; take a suite with that attack"
             )
 
     def _pair_up(self) -> None:
@@ -206,7 +222,7 @@ class Confirmation:
         needs = ("data.name", "data.path", *getattr(registry.datasets.get(config["data.name"]), "needs", ()))
         if config["threat.space"] == "encoded":
             needs += ("encoder.name", "encoder.time_steps")
-        others = sorted(self.members, key=lambda row: row["trial_id"] != member)[not self.seeds :]
+        others = sorted(self.whole, key=lambda row: row["trial_id"] != member)[not self.seeds :]
         alike = [row["trial_id"] for row in others if all(flat_of(row)[key] == config[key] for key in needs)]
         return [name for name in alike if self._has_model(name)][:SOURCES]
 
@@ -269,3 +285,9 @@ class Confirmation:
             data_dir=str(self.data_dir),
             smoke=self.facts["smoke"],
         )
+
+
+def _sources(row: dict[Any, Any]) -> list[str]:
+    """Whose points were transferred; a row from parquet holds an array, or nothing."""
+    found = row.get("sources")
+    return [str(name) for name in found] if found is not None else []

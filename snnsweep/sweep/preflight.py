@@ -10,10 +10,13 @@ from snnsweep.config import Flat, TrialConfig
 from snnsweep.errors import SpaceError, UserError, nearest
 from snnsweep.evaluation import device_of
 from snnsweep.metrics import layers
+from snnsweep.metrics.audit import CHECKS
 from snnsweep.result import (
     FAMILIES,
+    OBJECTIVES,
     OF_SPIKES,
     PER_ATTACK,
+    PER_CHECK,
     PER_LAYER,
     PER_LAYER_HOYER,
     PER_NEURON,
@@ -132,23 +135,27 @@ def _files(config: TrialConfig) -> tuple[object, ...]:
 
 def _objectives_exist(space: Space, configs: list[TrialConfig], folder: Path) -> None:
     """That each sampled variant reports every objective."""
-    asked = [name for name in space.objectives if name in OF_SPIKES or name.startswith(tuple(FAMILIES))]
-    of_layers = any(not name.startswith(PER_ATTACK) for name in asked)
+    always = OBJECTIVES.keys() - OF_SPIKES
+    asked = [name for name in space.objectives if name not in always]
+    of_layers = any(not name.startswith((PER_ATTACK, PER_CHECK)) for name in asked)
     for config in configs if asked else ():
-        figures = [f"{PER_ATTACK}{name}" for name in _attack_figures(config)]
+        figures = [f"{PER_ATTACK}{name}" for name in attack_figures(config.attack.suite)]
+        figures += [f"{PER_CHECK}{check.__name__}" for check in CHECKS]
         if of_layers:
             figures += _layer_figures(models.build(config, data.spec(config, folder)))
         for objective in asked:
             if objective not in figures:
+                family = next((prefix for prefix in FAMILIES if objective.startswith(prefix)), "")
+                alike = [name for name in figures if name.startswith(family)]
                 raise SpaceError(
                     f"{space.source}: OBJECTIVES: {objective!r} is not reported by every variant of this space; "
-                    f"{nearest(objective, figures)}"
+                    f"{nearest(objective, alike)}"
                 )
 
 
-def _attack_figures(config: TrialConfig) -> list[str]:
-    suite = suites.get(config.attack.suite)()
-    return [*(step.figure for step in suite.steps), "clean"]
+def attack_figures(suite: str) -> list[str]:
+    """What may follow `robust_accuracy/` in the names of that suite's metrics."""
+    return [*(step.figure for step in suites.get(suite)().steps), "clean"]
 
 
 def _layer_figures(model: models.SNN) -> list[str]:

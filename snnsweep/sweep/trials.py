@@ -140,4 +140,5 @@ def _track(folder: Path, row: dict[str, Any], metrics: dict[str, float]) -> None
         _LOGGER.warning("the mix is in %s, but not in MLflow: %s", folder / store.MIXES, error)
         return
     params = {name: row[name] for name in ("standard", "robust", "weight")}
-    tracker.log_mix(facts["mlflow_run_id"], row["trial_id"], params, row["status"], metrics, row["warnings"])
+    said = (row["status"], metrics, row["warnings"], row["audit"])
+    tracker.log_mix(facts["mlflow_run_id"], row["trial_id"], params, *said)

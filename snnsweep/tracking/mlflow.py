@@ -218,6 +218,7 @@ class Tracker:
         status: str,
         metrics: Mapping[str, float],
         warnings: Sequence[str],
+        verdict: str,
     ) -> None:
         """A mix of two trials as a run of its own under the run `sweep`; once more replaces its figures."""
         self._sweep = sweep
@@ -225,7 +226,7 @@ class Tracker:
         if known:
             self._runs[mix] = known[0].info.run_id
         run_id = self._run(mix, role="mix")
-        tags = {"status": status, "snnsweep.warnings": "\n".join(warnings)}
+        tags = {"status": status, "snnsweep.warnings": "\n".join(warnings), "audit": verdict}
         self._log(run_id, metrics=metrics, params={} if known else params, tags=tags)
         self._client.set_terminated(run_id, _ENDS[status])
 

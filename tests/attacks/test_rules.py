@@ -12,13 +12,13 @@ from torch.nn.functional import cross_entropy
 
 from snnsweep import models, registry
 from snnsweep.attacks import Oracle, Threat
-from snnsweep.attacks.rules import ASSG, BPTR, HART, PDSG, RGA, Pool, Rule, Surrogate, Training, together
+from snnsweep.attacks.rules import ASSG, BPTR, HART, PDSG, RGA, Pool, Rule, Second, Surrogate, Training, together
 from snnsweep.config import TrialConfig
 from snnsweep.errors import UserError
 from snnsweep.models import SNN
 from snnsweep.neurons import SpikingNeuron
 
-SPIKE_RULES = [Surrogate("sigmoid", 4.0), BPTR(), RGA(), HART(), PDSG(), ASSG()]
+SPIKE_RULES = [Surrogate("sigmoid", 4.0), Second(), BPTR(), RGA(), HART(), PDSG(), ASSG()]
 RULES = [Training(), *SPIKE_RULES, Pool(), Pool(2.0), together(ASSG(), Pool())]
 
 
@@ -227,3 +227,25 @@ def test_rules_are_told_apart() -> None:
 def test_settings_out_of_range_are_refused(wrong: Callable[[], Rule], words: str) -> None:
     with pytest.raises(UserError, match=words):
         wrong()
+
+
+@pytest.mark.parametrize(
+    ("family", "alpha", "expected"),
+    [
+        ("atan", 2.0, ("sigmoid", 4.0)),
+        ("sigmoid", 15.0, ("sigmoid", 4.0)),
+        ("sigmoid", 8.0, ("atan", 2.0)),
+        ("sigmoid", 4.001, ("atan", 2.0)),
+        ("sigmoid", 2.0, ("atan", 2.0)),
+    ],
+)
+def test_the_second_rule_is_never_about_the_training_surrogate(
+    family: str, alpha: float, expected: tuple[str, float]
+) -> None:
+    model, x, y = built(**{"neuron.surrogate": family, "neuron.alpha": alpha})
+    with Surrogate(*expected)(model):
+        by_hand = answers(model, x, y)
+    with Second()(model):
+        assert all(map(torch.equal, answers(model, x, y), by_hand))
+    assert not Second().changes_nothing(model)
+    assert Second().changes_nothing(nn.Linear(2, 2))

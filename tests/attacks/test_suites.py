@@ -1,5 +1,6 @@
 """A suite's verdicts against brute force over its attacks, one at a time."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from snnsweep.attacks.query import Noise
 from snnsweep.attacks.rules import Surrogate, Training
 from snnsweep.attacks.suites import Step, Suite, SuiteOutcome
 from snnsweep.config import DEFAULTS, NeuronConfig
+from snnsweep.errors import UserError
 
 STEPS = (
     Step("fgsm", FGSM()),
@@ -65,6 +67,34 @@ def test_a_step_does_not_depend_on_the_others(trained: Any) -> None:
     for step in STEPS[::-1]:
         alone = suites.run(model, x, y, Suite((step,), {}), THREAT, seed=1, batch=10).fooled
         assert torch.equal(alone[step.label], whole[step.label])
+
+
+def test_a_cascaded_step_attacks_what_stands_and_nothing_else(trained: Any) -> None:
+    model, (x, y) = trained.model, (trained.x[:40], trained.y[:40])
+    steps = (
+        STEPS[0],
+        Step("more", PGD(steps=6, rel_step=0.5), cascaded=True),
+        STEPS[1],
+        replace(STEPS[2], cascaded=True),
+    )
+    outcome = suites.run(model, x, y, Suite(steps, {}), THREAT, seed=2, batch=40)
+    alone = suites.run(model, x, y, Suite(steps[:1], {}), THREAT, seed=2, batch=40).standing()
+    assert torch.equal(outcome.tried["more"], alone)
+    assert torch.equal(outcome.tried["pgd"], outcome.correct)  # not cascaded: every sample that is right
+    assert (outcome.fooled["more"] <= alone).all()
+    assert 0 < outcome.fooled["more"].sum() < alone.sum()
+    end = steps[1].attack.run(model, x[alone], y[alone], THREAT, torch.Generator().manual_seed(2))
+    assert torch.equal(outcome.fooled["more"][alone], end.success)
+    before = outcome.correct & ~outcome.fooled["fgsm"] & ~outcome.fooled["more"] & ~outcome.fooled["pgd"]
+    assert torch.equal(outcome.tried["other"], before)
+    assert torch.equal(outcome.standing(), before & ~outcome.fooled["other"])
+
+
+@pytest.mark.parametrize("labels", [("a", "a"), ("a", "then_b"), ("transfer_x",), ("clean",)])
+def test_labels_whose_figures_would_overwrite_others(labels: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match="labels of their own; given") as caught:
+        Suite(tuple(Step(label, FGSM()) for label in labels), {})
+    assert repr(labels[-1]) in str(caught.value)
 
 
 def test_nothing_right_nothing_to_attack(trained: Any) -> None:

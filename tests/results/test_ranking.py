@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snnsweep.result import PASS
 from snnsweep.results.comparison import compare
 from snnsweep.results.ranking import hypervolume, is_share, kendall_tau, reference_point, t_interval
 
@@ -55,12 +56,14 @@ def test_hypervolume_by_hand() -> None:
         hypervolume(np.zeros((1, 3)), np.zeros(2), ["maximize"] * 2)
 
 
-def test_the_reference_is_the_worst_possible_or_the_worst_seen_in_either() -> None:
+def test_the_reference_is_the_worst_possible_or_beyond_the_worst_seen() -> None:
     ways: Any = {"robust_accuracy": "maximize", "audit/vanished_share": "minimize", "activity/synops": "minimize"}
     one = {"robust_accuracy": 0.4, "audit/vanished_share": 0.0, "activity/synops": 7.0}
     two = {"robust_accuracy": 0.2, "audit/vanished_share": 0.1, "activity/synops": 9.0}
-    worst = {"robust_accuracy": 0.0, "audit/vanished_share": 1.0, "activity/synops": 9.0}
-    assert reference_point(ways, [one], [two]) == reference_point(ways, [two], [one]) == worst
+    worst = {"robust_accuracy": 0.0, "audit/vanished_share": 1.0, "activity/synops": 9.2}
+    assert reference_point(ways, [one, two]) == reference_point(ways, [two, one]) == pytest.approx(worst)
+    assert reference_point({"activity/synops": "minimize"}, [one]) == pytest.approx({"activity/synops": 7.7})
+    assert reference_point({"time/train_s": "maximize"}, [{"time/train_s": 0.0}]) == {"time/train_s": -0.1}
     assert is_share("robust_accuracy/pgd")
     assert not is_share("time/train_s")
 
@@ -97,17 +100,19 @@ def row(name: str, clean: float, robust: float, status: str = "finished", **more
     return {"trial_id": name, "status": status, "cause": "", "warnings": [], **figures, **more}
 
 
+ORIGIN = {"clean_accuracy": 0.0, "robust_accuracy": 0.0}
 WAYS_OF = {"clean_accuracy": "maximize", "robust_accuracy": "maximize"}
 
 
 def test_a_front_and_its_confirmation_by_hand() -> None:
-    """a keeps its place, b is beaten now, c vanishes its gradient, d has only one of two pairs."""
+    """a keeps its place, b is beaten now, c vanishes its gradient, one of d's pairs failed."""
     members = [row("a", 0.9, 0.3), row("b", 0.8, 0.5), row("c", 0.7, 0.6), row("d", 0.6, 0.7)]
     rows = [row("a1", 0.8, 0.2), row("a2", 0.6, 0.4), row("b1", 0.5, 0.1), row("b2", 0.5, 0.1), row("c1", 0.7, 0.6)]
     rows += [row("c2", 0.7, 0.6, "infeasible", cause="vanished", warnings=["so"]), row("d1", 0.6, 0.7)]
+    rows += [row("d2", math.nan, math.nan, "failed")]
     pairs = {name: [f"{name}1", f"{name}2"] for name in "abcd"}
-    found = compare(members, rows, pairs, WAYS_OF)
-    assert [one["status"] for one in found["members"]] == ["finished", "finished", "infeasible", "unfinished"]
+    found = compare(members, rows, pairs, WAYS_OF, ORIGIN)
+    assert [one["status"] for one in found["members"]] == ["finished", "finished", "infeasible", "failed"]
     assert (found["front_before"], found["front_after"]) == (["a", "b", "c", "d"], ["a"])
     assert [one["on_front"] for one in found["members"]] == [True, False, False, False]
     stairs = 0.9 * 0.3 + 0.8 * 0.2 + 0.7 * 0.1 + 0.6 * 0.1
@@ -125,7 +130,7 @@ def test_a_front_and_its_confirmation_by_hand() -> None:
 def test_one_pair_keeps_its_own_interval_and_a_failed_one_has_no_figure() -> None:
     figures = {"robust_accuracy/low": 0.1, "robust_accuracy/high": 0.4}
     rows = [row("a1", 0.8, 0.2, **figures), row("b1", math.nan, math.nan, "failed", cause="Diverged")]
-    found = compare([row("a", 0.9, 0.3), row("b", 0.8, 0.5)], rows, {"a": ["a1"], "b": ["b1"]}, WAYS_OF)
+    found = compare([row("a", 0.9, 0.3), row("b", 0.8, 0.5)], rows, {"a": ["a1"], "b": ["b1"]}, WAYS_OF, ORIGIN)
     assert found["members"][0]["after"]["robust_accuracy"] == {"value": 0.2, "low": 0.1, "high": 0.4, "n": 1}
     assert found["members"][1]["after"]["robust_accuracy"] == {"value": None, "low": None, "high": None, "n": 0}
     assert found["kendall_tau"]["tau"] is None
@@ -133,12 +138,32 @@ def test_one_pair_keeps_its_own_interval_and_a_failed_one_has_no_figure() -> Non
 
 
 def test_a_figure_that_is_no_number_takes_a_member_off() -> None:
-    found = compare([row("a", 0.5, 0.4)], [row("a1", 0.5, math.nan)], {"a": ["a1"]}, WAYS_OF)
+    found = compare([row("a", 0.5, 0.4)], [row("a1", 0.5, math.nan)], {"a": ["a1"]}, WAYS_OF, ORIGIN)
     assert (found["members"][0]["status"], found["front_after"]) == ("infeasible", [])
     assert found["whatever_the_audit_says"]["front_after"] == []
 
 
 def test_nobody_stays() -> None:
-    found = compare([row("a", 0.5, 0.4)], [], {"a": ["a1"]}, WAYS_OF)
+    rows = [row("a1", math.nan, math.nan, "failed")]
+    found = compare([row("a", 0.5, 0.4)], rows, {"a": ["a1"]}, WAYS_OF, ORIGIN)
     assert found["front_after"] == []
     assert found["hypervolume"] == pytest.approx({"before": 0.2, "after": 0.0})
+
+
+def test_nothing_is_said_of_the_front_before_every_pair_has_ended() -> None:
+    members, pairs = [row("a", 0.5, 0.4), row("b", 0.4, 0.5)], {"a": ["a1", "a2"], "b": ["b1"]}
+    found = compare(members, [row("a1", 0.3, 0.2), row("b1", 0.3, 0.2)], pairs, WAYS_OF, ORIGIN)
+    assert found["pairs"] == {"asked": 3, "ended": 2}
+    assert [one["status"] for one in found["members"]] == ["unfinished", "finished"]
+    for judged in (found, found["whatever_the_audit_says"]):
+        assert judged["front_after"] is None
+        assert judged["kendall_tau"] == {"metric": "robust_accuracy", "tau": None, "n": 0}
+    assert found["hypervolume"]["after"] is found["whatever_the_audit_says"]["hypervolume"] is None
+    assert [one["on_front"] for one in found["members"]] == [None, None]
+    assert found["members"][0]["after"]["robust_accuracy"]["value"] == 0.2  # what there is
+
+
+def test_the_gravest_verdict_of_the_pairs() -> None:
+    rows = [row("a1", 0.3, 0.2, audit="suspect"), row("a2", 0.3, 0.2, "infeasible", audit="fail")]
+    found = compare([row("a", 0.5, 0.4, audit=PASS)], rows, {"a": ["a1", "a2"]}, WAYS_OF, ORIGIN)
+    assert found["members"][0]["audit"] == {"before": PASS, "after": "fail"}

@@ -19,8 +19,11 @@ from snnsweep.errors import UserError
 from snnsweep.measurement import Measurement
 from snnsweep.results import store
 from snnsweep.sweep.confirm import Confirmation
+from snnsweep.sweep.lock import alone_in
 from snnsweep.sweep.trials import load_trial
 from snnsweep.sweep.watch import Progress
+from snnsweep.terminal import out
+from snnsweep.terminal_confirm import show_confirmation
 
 SPACE = '''"""Which threshold?"""
 from snnsweep import data, neurons
@@ -173,7 +176,7 @@ def test_two_seeds_have_a_t_interval_and_take_the_first_ones_row(folder: Path, c
     figure = member["after"]["clean_accuracy"]
     assert figure["value"] == pytest.approx((one + other) / 2)
     assert figure["high"] == pytest.approx(min(1, (one + other) / 2 + 12.706 * abs(one - other) / 2), abs=1e-3)
-    assert run.report()["interval"] == "95 %, Student t over seeds"
+    assert run.report()["interval"].startswith("95 %, Student t over seeds; of one ended pair alone")
 
 
 def test_the_stored_models_on_the_test_split(folder: Path, tmp_path: Path) -> None:
@@ -201,12 +204,13 @@ def test_a_suite_that_transfers_borrows_the_other_members_models(folder: Path) -
     rows = stored.rows().query("`attack.suite` == 'borrowing'").to_dict("records")
     assert {row["member"] for row in rows} == set(names[:2])
     for row in rows:
-        other = next(name for name in names[:2] if name != row["member"])
-        assert list(row["sources"]) == [other]
-        assert math.isfinite(row[f"robust_accuracy/then_transfer_{other}"])
+        others = [name for name in names if name != row["member"]]
+        assert list(row["sources"]) == others == stored.report()["sources"][row["trial_id"]]
+        assert all(math.isfinite(row[f"robust_accuracy/then_transfer_{name}"]) for name in others)
     fresh = Confirmation(folder, seeds=1, suite="borrowing", top=2)
     fresh._check()
-    assert [pair["sources"] for pair in fresh.pairs] == [names[:2], names[1::-1]]  # another seed of itself first
+    others = [[name for name in names if name != own] for own in names[:2]]  # of the whole front, whatever --top is
+    assert [pair["sources"] for pair in fresh.pairs] == [[own, *rest] for own, rest in zip(names, others, strict=False)]
 
 
 def test_a_pair_that_fails_has_a_row_with_its_cause_and_leaves_the_front(folder: Path, tmp_path: Path) -> None:
@@ -219,11 +223,38 @@ def test_a_pair_that_fails_has_a_row_with_its_cause_and_leaves_the_front(folder:
     assert shown.exit_code == 3, shown.output
     assert "RuntimeError: boom" in shown.output
     assert "front after    nobody" in shown.output
+    assert "taken from it " in shown.output  # --top 1 is not the whole front
     assert "smoke run: the figures mean nothing" in shown.output
     rows = store.load_results(tmp_path / "confirm")
     assert rows["status"].tolist() == ["failed"]
     assert rows["cause"].tolist() == ["RuntimeError: boom"]
     assert rows["neuron.name"].tolist() == ["slow"]
+    good = facts["space"]
+    store.write_json(tmp_path / "sweep.json", facts | {"status": "running", "space": good})
+    again = call(tmp_path, "--seeds", "1", "--suite", "quick", "--top", "1")  # what failed is run again
+    assert again.exit_code == 0, again.output
+    assert store.load_results(tmp_path / "confirm")["status"].tolist() != ["failed"]
+    assert "the sweep has not ended in order (status running)" in again.output
+
+
+def test_two_at_once_are_refused(folder: Path) -> None:
+    (folder / "confirm").mkdir(exist_ok=True)
+    with alone_in(folder / "confirm"):
+        shown = call(folder, "--seeds", "1", "--suite", "quick", "--samples", "40")
+    assert shown.exit_code == 2
+    assert "another process is at work there" in shown.output
+
+
+def test_an_interrupted_confirmation_shows_no_front(folder: Path, confirmed: dict) -> None:
+    run = Confirmation(folder, seeds=2, suite="quick", samples=40, top=2)
+    run._check()
+    report = run.report()
+    assert report["pairs"]["ended"] < report["pairs"]["asked"] == 4
+    assert report["front_after"] is None
+    with out.capture() as shown:
+        show_confirmation(report)
+    assert "pairs have ended; the same command goes on with the others" in shown.get()
+    assert "hypervolume" not in shown.get()
 
 
 def test_the_table(folder: Path, confirmed: dict) -> None:

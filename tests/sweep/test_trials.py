@@ -101,6 +101,7 @@ def test_a_mix_is_a_run_of_its_own_under_the_sweep(folder: Path) -> None:
     assert (run.data.params["standard"], run.data.params["robust"]) == ("t0000", "t0001")
     assert run.info.status == "FINISHED"
     assert 0 <= run.data.metrics["robust_accuracy"] <= 1
+    assert run.data.tags["audit"] in ("pass: no sign found", "suspect", "fail")
     assert client.get_run(facts["mlflow_run_id"]).info.status == "FINISHED"
 
 
