@@ -18,7 +18,8 @@ from snnsweep.errors import UserError
 from snnsweep.models import SNN
 from snnsweep.neurons import SpikingNeuron
 
-SPIKE_RULES = [Surrogate("sigmoid", 4.0), Second(), BPTR(), RGA(), HART(), PDSG(), ASSG()]
+FIXED_RULES = [Surrogate("sigmoid", 4.0), BPTR(), RGA(), HART(), PDSG(), ASSG()]
+SPIKE_RULES = [*FIXED_RULES, Second()]  # the last looks at the surrogate that it finds
 RULES = [Training(), *SPIKE_RULES, Pool(), Pool(2.0), together(ASSG(), Pool())]
 
 
@@ -139,7 +140,7 @@ def test_an_unknown_family_leaves_the_model_alone(rule: Rule) -> None:
     assert contents(model) == before
 
 
-@pytest.mark.parametrize("inner", SPIKE_RULES, ids=str)
+@pytest.mark.parametrize("inner", FIXED_RULES, ids=str)
 @pytest.mark.parametrize("outer", SPIKE_RULES, ids=str)
 def test_of_two_spike_rules_the_inner_one_holds_alone(outer: Rule, inner: Rule) -> None:
     model, x, y = built()
