@@ -1,6 +1,6 @@
 """`Confirmation`: a front's members trained again with fresh seeds and attacked on the untouched test split."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from itertools import count, islice
 from pathlib import Path
@@ -11,8 +11,7 @@ import ray
 from ray import tune
 
 from snnsweep import data, registry
-from snnsweep.attacks import suites
-from snnsweep.config import Flat, TrialConfig
+from snnsweep.config import TrialConfig
 from snnsweep.errors import UserError, nearest
 from snnsweep.result import PER_ATTACK
 from snnsweep.results import store
@@ -21,18 +20,17 @@ from snnsweep.results.front import front
 from snnsweep.results.ranking import reference_point
 from snnsweep.sweep import preflight
 from snnsweep.sweep.cluster import connect, slots
+from snnsweep.sweep.confirm_pairs import Pairing, has_model
 from snnsweep.sweep.confirm_trial import SPLIT, ConfirmTrial, Keeper, pair_name
 from snnsweep.sweep.lock import alone_in
 from snnsweep.sweep.provenance import now, provenance
 from snnsweep.sweep.signals import ending_on_signal
 from snnsweep.sweep.space import Space
-from snnsweep.sweep.trainable import STATE
 from snnsweep.sweep.trials import flat_of
 from snnsweep.sweep.tuning import tuner
 from snnsweep.sweep.watch import Progress
 
 FOLDER, FACTS, WHOLE = "confirm", "confirm.json", "front"
-SOURCES = 5  # stored models at most that a suite transfers from: the cost of a confirmation stays linear in the front
 
 
 class Confirmation:
@@ -197,44 +195,15 @@ class Confirmation:
         """Raises:
         ConfigError: the suite does not go with a member.
         """
-        self.pairs = [pair for row in self.members for pair in self._pairs_of(row)]
-
-    def _pairs_of(self, row: dict[Any, Any]) -> Iterator[dict[str, Any]]:
-        member = row["trial_id"]
-        flat = flat_of(row) | {"attack.suite": self.suite, "attack.samples": self.samples}
-        if self.samples is None:
-            del flat["attack.samples"]  # the suite brings its own
-        for seed in self._fresh or [flat["seed"]]:
-            config = TrialConfig.from_flat(flat | {"seed": seed}).to_flat()
-            which = f"seed{seed}" if self.seeds else "stored"
-            yield {
-                "trial_id": f"{member}-{which}-{self.suite}-{config['attack.samples']}",
-                "member": member,
-                "stored": not self.seeds,
-                "flat": config,
-                "sources": self._sources_of(member, config),
-            }
-
-    def _sources_of(self, member: str, config: Flat) -> list[str]:
-        """Stored members to transfer from: with a fresh seed first the member's own model, then the best ones."""
-        if not suites.get(self.suite)().transfers:
-            return []
-        needs = ("data.name", "data.path", *getattr(registry.datasets.get(config["data.name"]), "needs", ()))
-        if config["threat.space"] == "encoded":
-            needs += ("encoder.name", "encoder.time_steps")
-        others = sorted(self.whole, key=lambda row: row["trial_id"] != member)[not self.seeds :]
-        alike = [row["trial_id"] for row in others if all(flat_of(row)[key] == config[key] for key in needs)]
-        return [name for name in alike if self._has_model(name)][:SOURCES]
-
-    def _has_model(self, member: str) -> bool:
-        return any((self.sweep / "ray" / member).glob(f"checkpoint_*/{STATE}"))
+        pairing = Pairing(self.sweep, self.whole, self.suite, self.samples, self._fresh)
+        self.pairs = [pair for row in self.members for pair in pairing.of(row)]
 
     def _inputs_there(self) -> None:
         """Raises:
         UserError: a data set or, where stored models are attacked, a checkpoint is gone.
         """
         names = [row["trial_id"] for row in self.members]
-        lost = [] if self.seeds else [name for name in names if not self._has_model(name)]
+        lost = [] if self.seeds else [name for name in names if not has_model(self.sweep, name)]
         if lost:
             raise UserError(
                 f"no checkpoint of {', '.join(lost)} under {self.sweep / 'ray'}; restore it, or give --seeds"
