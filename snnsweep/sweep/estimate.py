@@ -13,7 +13,7 @@ from snnsweep import data
 from snnsweep.attacks import Threat, suites
 from snnsweep.config import TrialConfig
 from snnsweep.evaluation import Evaluation
-from snnsweep.metrics import sparsity
+from snnsweep.metrics import probes, sparsity
 from snnsweep.sweep.preflight import space_works
 from snnsweep.sweep.space import SMOKE, Space
 
@@ -51,12 +51,13 @@ def estimate(config: TrialConfig, data_dir: Path) -> Cost:
         forward_s = _seconds(lambda: trial.model(x), trial.device)
     suite, threat = suites.get(config.attack.suite)(), Threat.of(config.threat)
     suite_s = _seconds(lambda: suites.run(trial.model, x, answers, suite, threat, 0, few), trial.device)
+    probes_s = _seconds(lambda: probes.run(trial.model, x, answers, suite, threat, 0, few), trial.device)
     measure_s = _seconds(lambda: sparsity.measure(trial.model, x, answers, threat.space, few), trial.device)
     samples, validation_s = min(config.attack.samples, images), forward_s * images / few
     return Cost(
         parameters=sum(p.numel() for p in trial.model.parameters() if p.requires_grad),
         train_s=config.train.epochs * (step_s * max(1, len(split) // batch) + validation_s),
-        attack_s=(suite_s + 2 * measure_s) * samples / few + validation_s,
+        attack_s=((suite_s + 2 * measure_s) * samples + probes_s * min(probes.PROBED, samples)) / few + validation_s,
     )
 
 
