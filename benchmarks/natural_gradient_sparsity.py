@@ -1,7 +1,8 @@
 """What is each step of the protocol worth? Attacks what `search_spaces/natural_gradient_sparsity.py` has trained.
 
 Test split, the same images for every trial and protocol; which of them stand is kept in SWEEP/study, a file for each
-trial and question, and what is there is not run again. docs/natural-gradient-sparsity.md says what came out.
+trial and question, and what is there is not run again: remove it where attacks have changed since.
+docs/natural-gradient-sparsity.md says what came out.
     snnsweep run search_spaces/natural_gradient_sparsity.py --trials 6 --sampler grid --name pair
     python benchmarks/natural_gradient_sparsity.py sweeps/pair protocol
     python benchmarks/natural_gradient_sparsity.py sweeps/pair rules
@@ -27,6 +28,7 @@ from snnsweep.attacks.gradient import FGSM, PGD
 from snnsweep.attacks.oracle import Oracle
 from snnsweep.attacks.rules import Pool, Rule, Training
 from snnsweep.attacks.suites import Step, Suite
+from snnsweep.results.ranking import t_interval
 from snnsweep.sweep.trials import EndedTrial, load_trial
 from snnsweep.terminal import out
 
@@ -35,6 +37,16 @@ ENCODED, PIXEL = Threat(EPS, space="encoded"), Threat(EPS, space="pixel")
 PGD7 = PGD(steps=7, rel_step=0.01 / EPS)
 PGD100 = PGD(steps=100, rel_step=0.1)
 BATCH = 16  # the paper's: in train mode its statistics are the attack's
+STEPS = {  # by what the paper's protocol has: the row with it, and the one without it
+    "the leak": ("as coded, and right before", "statistics kept, and right before"),
+    "train mode": ("statistics kept, and right before", "eval mode"),
+    "the last point, 7 steps": ("eval mode", "any point"),
+    "the last point, 100 steps": ("100 steps, last point", "100 steps"),
+    "7 steps of 0.43 eps, not 100 of 0.1": ("any point", "100 steps"),
+    "encoded space, 7 steps": ("any point", "pixel, 7 steps"),
+    "encoded space, 100 steps": ("100 steps", "pixel, 100 steps"),
+    "all of them": ("as coded, and right before", "pixel, 100 steps"),
+}
 Stand = dict[str, Tensor]  # by protocol: bool [n], still classified right
 
 
@@ -141,16 +153,48 @@ def answered(folder: Path, trial_id: str, question: str, images: int) -> pd.Data
     return pd.read_parquet(file)
 
 
+def derived(table: pd.DataFrame) -> pd.DataFrame:
+    """With rows that need no further attack: train mode counted as eval mode is, and the rules without the pool's."""
+    table = table.copy()
+    for name in ("as coded", "statistics kept"):
+        if name in table:
+            table.insert(table.columns.get_loc(name) + 1, f"{name}, and right before", table[name] & table["clean"])
+    if "all of them" in table:
+        others = [name for name in table if "pool" not in name and name != "all of them"]
+        table["all but those with the pool rule"] = table[others].all(axis=1)
+    return table
+
+
 def summary(tables: dict[str, list[pd.DataFrame]]) -> Iterator[list[str]]:
-    """A row for each protocol: by pooling the share that stands, its Wilson interval, and the spread over seeds."""
+    """A row for each protocol: by pooling the mean over seeds, and max less average seed by seed, with t intervals.
+
+    Of one seed alone Wilson's interval over images, and no difference.
+    """
+    tables = {pooling: [derived(table) for table in seeds] for pooling, seeds in tables.items()}
     for name in next(iter(tables.values()))[0].columns:
-        cells = []
-        for seeds in tables.values():
-            hits = pd.concat([table[name] for table in seeds])
-            low, high = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="wilson")
-            each = pd.Series([table[name].mean() for table in seeds])
-            cells += [f"{hits.mean():.3f} ({low:.3f}-{high:.3f})", f"{each.std():.3f}" if len(each) > 1 else ""]
-        yield [name, *cells]
+        each = {pooling: [float(table[name].mean()) for table in seeds] for pooling, seeds in tables.items()}
+        gap = [one - other for one, other in zip(*each.values(), strict=True)]
+        if len(gap) > 1:
+            yield [name, *(over_seeds(values) for values in each.values()), over_seeds(gap)]
+        else:
+            yield [name, *(over_images(seeds[0][name]) for seeds in tables.values())]
+
+
+def worth(tables: dict[str, list[pd.DataFrame]]) -> Iterator[list[str]]:
+    """Points of robust accuracy that each step takes or gives, network by network, over all of them."""
+    networks = [derived(table) for seeds in tables.values() for table in seeds]
+    for name, (before, after) in STEPS.items():
+        yield [name, over_seeds([float(table[before].mean() - table[after].mean()) for table in networks])]
+
+
+def over_seeds(values: list[float]) -> str:
+    low, high = t_interval(values)
+    return f"{sum(values) / len(values):.3f} ({low:.3f} to {high:.3f})"
+
+
+def over_images(hits: pd.Series) -> str:
+    low, high = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="wilson")
+    return f"{hits.mean():.3f} ({low:.3f} to {high:.3f})"
 
 
 @click.command(help=__doc__)
@@ -161,16 +205,23 @@ def summary(tables: dict[str, list[pd.DataFrame]]) -> Iterator[list[str]]:
 def main(sweep: Path, question: str, images: int, seeds: str) -> None:
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = load_results(sweep).to_dict("records")
+    asked = {int(seed) for seed in seeds.split(",")}
     tables: dict[str, list[pd.DataFrame]] = {}
-    for row in sorted(rows, key=lambda row: (row["model.pooling"] != "max", row["seed"])):
-        if str(row["seed"]) in seeds.split(","):
-            tables.setdefault(row["model.pooling"], []).append(answered(sweep, row["trial_id"], question, images))
-    table = Table(
-        question, *(cell for name in tables for cell in (name, "sd")), title=f"{images} images, seeds {seeds}"
-    )
+    for pooling in ("max", "avg"):
+        trials = {row["seed"]: row["trial_id"] for row in rows if row["model.pooling"] == pooling}
+        if lost := sorted(asked - trials.keys()):
+            raise click.BadParameter(f"{sweep} has no {pooling} network of seed {', '.join(map(str, lost))}")
+        tables[pooling] = [answered(sweep, trials[seed], question, images) for seed in sorted(asked)]
+    table = Table(question, "max pooling", "average pooling", *(["max - average"] if len(asked) > 1 else []))
+    table.title = f"{images} images, seeds {seeds}; 95 %, " + ("t over seeds" if len(asked) > 1 else "Wilson")
     for cells in summary(tables):
         table.add_row(*cells)
     out.print(table)
+    if question == "protocol":
+        table = Table("of the paper's protocol", "is worth", title="over all networks; 95 %, t")
+        for cells in worth(tables):
+            table.add_row(*cells)
+        out.print(table)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from snnsweep import neurons
 from snnsweep.attacks import Threat, suites
 from snnsweep.attacks.base import attacked, predict
 from snnsweep.attacks.rules import Rule
+from snnsweep.attacks.rules.fixed import SIGMOID
 from snnsweep.attacks.suites import SuiteOutcome
 from snnsweep.config import TrialConfig
 from snnsweep.data import Data
@@ -122,11 +123,14 @@ class Measurement:
         """What a reader has to know beside the audit."""
         chance, clean = self._chance(), metrics["clean_accuracy"]
         silent = metrics.get("activity/silent_share", 0.0)
+        second = suites.SECOND_RULE.of(self.model)
         found = {
             f"clean accuracy {clean:.3f} is near chance ({chance:.3f}): robustness says nothing": (
                 metrics["clean_accuracy/low"] <= chance
             ),
             f"{silent:.0%} of the spiking layers never fire": silent > 0,
+            f"the second rule is {second.family} {second.alpha:g} here, since the training surrogate is like the one "
+            "that other trials are attacked with": second != SIGMOID,
             "the network draws fresh noise: answers are means of ten draws, the attacks' gradients too; without any "
             f"attack {metrics.get('robust_accuracy/unattacked', 1.0):.3f} would stand": self.model.random,
             "cuda kernels are not bit-reproducible": self.data.validation.y.device.type == "cuda",
@@ -139,10 +143,11 @@ class Measurement:
         return float(y.bincount().max() / len(y))
 
     def _exact(self) -> bool:
-        """Whether the model is an ANN twin, whose gradient needs no surrogate."""
+        """Whether the model is an ANN twin, whose gradient needs no surrogate: its encoder's code neither."""
         parts = list(self.model.modules())
         spiking = any(isinstance(part, neurons.SpikingNeuron) for part in parts)
-        return not spiking and any(getattr(part, "exact", False) for part in parts)
+        coded = self.config.threat.space == "pixel" and any(getattr(part, "binary", False) for part in parts)
+        return not spiking and not coded and any(getattr(part, "exact", False) for part in parts)
 
 
 def _robustness(outcome: SuiteOutcome) -> dict[str, float]:

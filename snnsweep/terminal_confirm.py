@@ -61,7 +61,7 @@ def confirmation_table(report: Mapping[str, Any]) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("trial", "status", "on the\nfront"):
         table.add_column(name, no_wrap=True)
-    table.add_column("audit\nafter", overflow="fold")
+    table.add_column("audit\nbefore ->\nafter", overflow="fold")
     for name, way in report["objectives"].items():
         shown = name.replace("_", "_\n").replace("/", "/\n") + (" ↑" if way == "maximize" else " ↓")
         table.add_column(f"{shown}\nbefore", justify="right", overflow="fold")
@@ -72,7 +72,8 @@ def confirmation_table(report: Mapping[str, Any]) -> Table:
         count = f" {pairs['finished']}/{pairs['asked']}"
         status = Text(one["status"], STYLE.get(one["status"], "yellow")).append(count if pairs["asked"] > 1 else "")
         stays = {True: "yes", False: "no", None: "-"}[one["on_front"]]
-        table.add_row(one["trial_id"], status, stays, one["audit"]["after"] or "-", *cells)
+        verdicts = " ->\n".join(one["audit"][when] or "-" for when in ("before", "after"))
+        table.add_row(one["trial_id"], status, stays, verdicts, *cells)
     return table
 
 

@@ -312,6 +312,18 @@ def test_an_ann_twin_needs_no_second_rule() -> None:
     assert not any("under two gradient rules" in text for text in twin.warnings)
 
 
+def test_an_ann_twin_behind_a_code_has_no_exact_gradient() -> None:
+    """Its code is a staircase with a straight-through gradient; on the code itself the twin's is exact."""
+    for space, verdict in (("pixel", "not run"), ("encoded", PASS)):
+        twin = evaluate(config(neuron__name="relu", encoder__name="phase", threat__space=space, **DEAD))
+        assert {check.name: check.verdict for check in twin.checks}["rule_spread"] == verdict
+
+
+def test_another_second_rule_is_told(trial: Evaluation) -> None:
+    own = Evaluation(config(neuron__surrogate="sigmoid", neuron__alpha=5.0, data__subset=64, device="cpu"))
+    assert any("the second rule is atan 2 here" in text for text in own.measurement.warnings(CALM))
+
+
 def test_warnings_of_a_real_trial() -> None:
     trail = evaluate(config(attack__suite="trail", encoder__name="poisson", **DEAD))
     assert any("under two gradient rules" in text for text in trail.warnings)

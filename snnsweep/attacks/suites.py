@@ -34,6 +34,7 @@ from snnsweep.registry import suites
 register, get, names = suites.register, suites.get, suites.names
 
 SECOND_RULE = Second()
+TAKEN = ("clean", "unattacked", "n", "low", "high")  # what else follows `robust_accuracy/`
 
 HART_WIDTHS = (0.25, 0.5, 1.0, 2.0)  # of the range 0.1 to 2.45 that its authors sweep
 ASSG_WIDTHS = (0.35, 0.39, 0.425, 0.46, 0.49)  # of a, over the range that its authors search
@@ -77,11 +78,13 @@ class Suite:
     def __post_init__(self) -> None:
         labels = [step.label for step in self.steps]
         twice = sorted({label for label in labels if labels.count(label) > 1})
-        taken = [label for label in labels if label.startswith(("then_", "transfer_")) or label == "clean"]
+        taken = [
+            label for label in labels if label.startswith(("then_", "transfer_")) or label in TAKEN or "/" in label
+        ]
         if twice or taken:
             raise UserError(
                 f"a suite's steps need labels of their own; given {', '.join(map(repr, twice + taken))}; "
-                "`clean`, `then_...` and `transfer_...` are the tool's; rename them where the suite is registered"
+                f"{', '.join(TAKEN)}, then_..., transfer_... and a slash are the tool's; rename them in the suite"
             )
 
     def rules(self, model: nn.Module) -> set[Rule]:
@@ -132,10 +135,10 @@ def standard() -> Suite:
 def strong() -> Suite:
     """A cascade: PGD-100 under eight gradient rules, APGD, SA-PGD-100 with ASSG, Square; 8/255, 1,000 samples.
 
-    FGSM, PGD-10 and PGD-100 under the training surrogate, a second one and ASSG attack every sample, so that the audit
-    can set rule beside rule with everything else equal; each later step only what still stands. The widths of HART and
-    ASSG are searched sample by sample: the worst over four and five values, where their authors take the best single
-    one. What is given as a source (another seed, a sibling, the ANN twin) comes last.
+    FGSM, PGD under the training surrogate, a second one and ASSG, and a hundred random draws attack every sample, so
+    that the audit can set one beside the other with everything else equal; each later step only what still stands. The
+    widths of HART and ASSG are searched sample by sample: the worst over four and five values, where their authors take
+    the best single one. What is given as a source (another seed, a sibling, the ANN twin) comes last.
     """
     pgd = PGD(steps=100, rel_step=0.1)
     ensemble: dict[str, Rule] = {
@@ -146,12 +149,13 @@ def strong() -> Suite:
         "pool": Pool(),
     }
     steps = [Step("fgsm", FGSM()), Step("pgd", PGD(steps=10)), Step("pgd100", pgd)]
-    steps += [Step("pgd100_second_rule", pgd, SECOND_RULE), Step("pgd100_assg", pgd, ASSG())]
+    steps += [Step("pgd_second_rule", PGD(steps=10), SECOND_RULE), Step("pgd100_second_rule", pgd, SECOND_RULE)]
+    steps += [Step("pgd100_assg", pgd, ASSG()), Step("noise", Noise(draws=100))]
     steps += [Step("apgd_ce", APGD(), cascaded=True), Step("apgd_dlr", APGDDLR(), cascaded=True)]
     steps += [Step(name, pgd, rule, cascaded=True) for name, rule in ensemble.items()]
     steps += [Step(f"assg_{a:g}", SAPGD(), ASSG(a=a), cascaded=True) for a in ASSG_WIDTHS]
     steps += [Step("assg_pool", SAPGD(), together(ASSG(), Pool()), cascaded=True)]
-    steps += [Step("noise", Noise(draws=100), cascaded=True), Step("square", Square(), cascaded=True)]
+    steps += [Step("square", Square(), cascaded=True)]
     return Suite(tuple(steps), {"threat.eps": 8 / 255, "threat.space": "pixel", "attack.samples": 1000}, transfers=True)
 
 

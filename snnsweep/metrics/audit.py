@@ -28,6 +28,17 @@ CHECKS: tuple[Callable[[Evidence], Check], ...] = (
     checks.softmax_output,
     checks.saturated,
 )
+# Those that have a figure whatever the suite is.
+ALWAYS = (
+    checks.vanished_share,
+    checks.vanished_training,
+    checks.large_eps,
+    checks.lost_share,
+    checks.randomness,
+    checks.state_changed,
+    checks.softmax_output,
+    checks.saturated,
+)
 
 
 @dataclass(frozen=True)

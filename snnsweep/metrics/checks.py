@@ -11,7 +11,7 @@ from torch import Tensor
 
 from snnsweep.attacks.gradient import FGSM
 from snnsweep.attacks.query import Noise
-from snnsweep.attacks.rules import changes_nothing, neurons_of
+from snnsweep.attacks.rules import acts_on_spikes, changes_nothing, neurons_of
 from snnsweep.attacks.square import Square
 from snnsweep.attacks.suites import Step
 from snnsweep.attacks.transfer import Transfer
@@ -53,8 +53,9 @@ def rule_spread(e: Evidence) -> Check:
     if e.exact and not pairs:
         return judge(name, 0.0, limit, WANG, False, "the gradient is exact and needs no second rule")
     if not e.exact and not neurons_of(e.model):
-        return not_run(name, limit, WANG, "no gradient rule reaches what spikes in this model")
-    if not pairs:
+        return not_run(name, limit, WANG, "the gradient is not exact, and no rule reaches what makes it so")
+    paired = {label for pair in pairs for label in pair}
+    if not pairs or not (e.exact or any(acts_on_spikes(step.rule) for step in ruled if step.label in paired)):
         return not_run(name, limit, WANG, "no PGD attacks every sample under two gradient rules")
     if e.few:
         return not_run(name, limit, WANG, TOO_FEW)
@@ -101,16 +102,18 @@ def transfer(e: Evidence) -> Check:
 
 
 def _after(name: str, labels: list[str], others: list[str], e: Evidence, source: str, about: str) -> Check:
-    """Samples that these steps fell and none of the others; where answers are random, beyond what chance does."""
+    """Samples that these steps fell and none of the others; where answers are random, beyond what chance does.
+
+    A step before a cascaded one of the others does not count: that one was not asked about what the step felled.
+    """
     limit, order = 0.002, [step.label for step in e.suite.steps]
+    later = [order.index(label) for label in others if e.cascaded([label])]
+    labels = [label for label in labels if label not in order or order.index(label) > max(later, default=-1)]
     if not labels:
         return not_run(name, limit, source, "no such attack was run, or none to set beside it")
     cascaded = e.cascaded(labels)
     if e.model.random and cascaded:
         return not_run(name, limit, source, "in a cascade fresh noise alone fells samples")
-    first = min(order.index(label) for label in labels) if set(labels) <= set(order) else len(order)
-    if e.cascaded([label for label in others if order.index(label) > first]):
-        return not_run(name, limit, source, "a cascaded attack that comes after it was not asked about what it felled")
     found, before = e.fooled(labels), e.fooled(others)
     count = int((found & ~before).sum())
     value = count / len(found)

@@ -21,7 +21,7 @@ class Evidence:
     """What the checks judge.
 
     Attributes:
-        exact: the model is an ANN twin, whose gradient needs no surrogate.
+        exact: the model is an ANN twin whose gradient, its encoder's too, needs no surrogate.
         chance: accuracy of answering the commonest class.
         vanished: share of samples without a gradient under every rule that attacked.
         vanished_training: the same, under the training surrogate alone.

@@ -34,7 +34,8 @@ FOLDER, FACTS, WHOLE = "confirm", "confirm.json", "front"
 
 
 class Confirmation:
-    """A front, judged again; its rows lie in `confirm/` of the sweep's folder, and pairs that have one are not run.
+    """A front, judged again; its rows lie in `confirm/` of the sweep's folder, and pairs that have one are not
+    run, but for those that failed.
 
     Args:
         folder: the sweep's.
@@ -81,14 +82,13 @@ class Confirmation:
             UserError: something given cannot be used; nothing has been written then.
         """
         self._check()
-        done = {row["trial_id"] for row in self.rows().to_dict("records") if row["status"] != "failed"}
-        todo = [pair for pair in self.pairs if pair["trial_id"] not in done]
-        self.folder.mkdir(exist_ok=True)
         with alone_in(self.folder):
-            self._run_those(todo)
+            self._run_the_rest()
         return self
 
-    def _run_those(self, todo: list[dict[str, Any]]) -> None:
+    def _run_the_rest(self) -> None:
+        done = {row["trial_id"] for row in self.rows().to_dict("records") if row["status"] != "failed"}
+        todo = [pair for pair in self.pairs if pair["trial_id"] not in done]
         own = self._provenance()
         status = "broken"
         try:

@@ -10,7 +10,7 @@ from snnsweep.config import Flat, TrialConfig
 from snnsweep.errors import SpaceError, UserError, nearest
 from snnsweep.evaluation import device_of
 from snnsweep.metrics import layers
-from snnsweep.metrics.audit import CHECKS
+from snnsweep.metrics.audit import ALWAYS
 from snnsweep.result import (
     FAMILIES,
     OBJECTIVES,
@@ -140,7 +140,7 @@ def _objectives_exist(space: Space, configs: list[TrialConfig], folder: Path) ->
     of_layers = any(not name.startswith((PER_ATTACK, PER_CHECK)) for name in asked)
     for config in configs if asked else ():
         figures = [f"{PER_ATTACK}{name}" for name in attack_figures(config.attack.suite)]
-        figures += [f"{PER_CHECK}{check.__name__}" for check in CHECKS]
+        figures += [f"{PER_CHECK}{check.__name__}" for check in ALWAYS]
         if of_layers:
             figures += _layer_figures(models.build(config, data.spec(config, folder)))
         for objective in asked:

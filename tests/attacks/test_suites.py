@@ -90,7 +90,7 @@ def test_a_cascaded_step_attacks_what_stands_and_nothing_else(trained: Any) -> N
     assert torch.equal(outcome.standing(), before & ~outcome.fooled["other"])
 
 
-@pytest.mark.parametrize("labels", [("a", "a"), ("a", "then_b"), ("transfer_x",), ("clean",)])
+@pytest.mark.parametrize("labels", [("a", "a"), ("a", "then_b"), ("transfer_x",), ("clean",), ("low",), ("pgd/low",)])
 def test_labels_whose_figures_would_overwrite_others(labels: tuple[str, ...]) -> None:
     with pytest.raises(UserError, match="labels of their own; given") as caught:
         Suite(tuple(Step(label, FGSM()) for label in labels), {})

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from snnsweep import registry
 from snnsweep.attacks.gradient import FGSM, PGD
 from snnsweep.attacks.query import Noise
-from snnsweep.attacks.rules import Pool, Rule, Surrogate, Training
+from snnsweep.attacks.rules import ASSG, Pool, Rule, Surrogate, Training, together
 from snnsweep.attacks.square import Square
 from snnsweep.attacks.suites import Step, Suite, SuiteOutcome
 from snnsweep.attacks.threat import Threat
@@ -171,7 +171,10 @@ def test_a_rule_that_reaches_no_spike_is_no_second_rule() -> None:
     network = nn.Sequential(nn.MaxPool2d(2))
     network.random = False
     found = checks.rule_spread(evidence(network, {}, (*STEPS[:2], Step("pool", PGD(), Pool()))))
-    assert (found.verdict, found.about) == ("not run", "no gradient rule reaches what spikes in this model")
+    assert (found.verdict, found.about) == (
+        "not run",
+        "the gradient is not exact, and no rule reaches what makes it so",
+    )
 
 
 @pytest.mark.parametrize("check", [checks.rule_spread, checks.single_step, checks.eps_grid])
@@ -273,10 +276,19 @@ def test_successes_that_are_taken_back(model: nn.Module, count: int, verdict: st
 
 def test_noise_before_a_cascaded_attack_cannot_be_set_beside_it(model: nn.Module) -> None:
     """What noise felled the later attack was not asked about."""
-    steps = (*STEPS, Step("later", PGD(steps=50), cascaded=True))
+    later, square = Step("later", PGD(steps=50), cascaded=True), Step("square", Square(), cascaded=True)
     fooled = {"noise": first(40), "later": first(9, start=40)}
-    assert checks.black_box(evidence(model, fooled, steps)).verdict == "not run"
-    assert checks.black_box(evidence(model, fooled, (*steps[:3], *steps[:2:-1]))).verdict == "suspect"
+    assert checks.black_box(evidence(model, fooled, (*STEPS, later))).verdict == "not run"
+    assert checks.black_box(evidence(model, fooled, (*STEPS[:3], later, STEPS[3]))).verdict == "suspect"
+    found = checks.black_box(evidence(model, fooled | {"square": first(4, start=60)}, (*STEPS, later, square)))
+    assert (found.value, found.verdict) == (0.004, "suspect")  # what Square alone felled
+    assert checks.random_search(evidence(model, fooled, (*STEPS, later))).value == 0.04  # beside PGD, which tried all
+
+
+def test_the_pool_rule_alone_is_no_second_rule_of_a_spiking_network(model: nn.Module) -> None:
+    pool, both = Step("pool", PGD(), Pool()), Step("both", PGD(), together(ASSG(), Pool()))
+    assert checks.rule_spread(evidence(model, {}, (*STEPS[:2], pool))).verdict == "not run"
+    assert checks.rule_spread(evidence(model, {}, (*STEPS[:2], pool, both))).verdict == PASS
 
 
 def test_fail_is_graver_than_suspect() -> None:

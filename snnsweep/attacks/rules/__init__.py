@@ -15,7 +15,17 @@ they stand in the encoders and always hold.
 """
 
 from snnsweep.attacks.rules.adaptive import ASSG, PDSG
-from snnsweep.attacks.rules.base import Rule, Together, changes_nothing, get, names, neurons_of, register, together
+from snnsweep.attacks.rules.base import (
+    Rule,
+    Together,
+    acts_on_spikes,
+    changes_nothing,
+    get,
+    names,
+    neurons_of,
+    register,
+    together,
+)
 from snnsweep.attacks.rules.fixed import Second, Surrogate, Training
 from snnsweep.attacks.rules.pool import Pool
 from snnsweep.attacks.rules.rate import BPTR, HART, RGA
@@ -32,6 +42,7 @@ __all__ = [
     "Surrogate",
     "Together",
     "Training",
+    "acts_on_spikes",
     "changes_nothing",
     "get",
     "names",

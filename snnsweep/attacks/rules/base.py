@@ -31,6 +31,11 @@ def changes_nothing(rule: Rule, model: nn.Module) -> bool:
     return bool(own(model)) if own else not neurons_of(model)
 
 
+def acts_on_spikes(rule: Rule) -> bool:
+    """Whether the rule is one for spikes; a rule that is not says `of_spikes = False`."""
+    return bool(getattr(rule, "of_spikes", True))
+
+
 @contextmanager
 def ruled(modules: Iterable[nn.Module], change: Callable[[Any], Mapping[str, Any]]) -> Iterator[None]:
     """Inside, each module has the attributes that `change` gives for it; afterwards it is as it was.
@@ -84,6 +89,10 @@ class Together:
     """
 
     rules: tuple[Rule, ...]
+
+    @property
+    def of_spikes(self) -> bool:
+        return any(map(acts_on_spikes, self.rules))
 
     def changes_nothing(self, model: nn.Module) -> bool:
         return all(changes_nothing(rule, model) for rule in self.rules)

@@ -57,8 +57,12 @@ class Second:
     def changes_nothing(self, model: nn.Module) -> bool:
         return not neurons_of(model)
 
+    def of(self, model: nn.Module) -> Surrogate:
+        """Which of the two it is for this model."""
+        return ATAN if any(map(_like_sigmoid, neurons_of(model))) else SIGMOID
+
     def __call__(self, model: nn.Module) -> AbstractContextManager[None]:
-        return (ATAN if any(map(_like_sigmoid, neurons_of(model))) else SIGMOID)(model)
+        return self.of(model)(model)
 
 
 SIGMOID, ATAN = Surrogate("sigmoid", 4.0), Surrogate("atan", 2.0)

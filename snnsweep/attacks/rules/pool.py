@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from math import inf
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ class Pool:
     """
 
     sharpness: float = 0.0
+    of_spikes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.sharpness < inf:
