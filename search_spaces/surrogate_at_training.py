@@ -2,7 +2,8 @@
 
 Continues Wang et al. (arXiv 2512.22522), who let the attack's surrogate adapt and see 5 to 17 points of robustness go.
 Here the training's surrogate varies, family and sharpness, and every trial is attacked under it and under a second
-rule: the objectives are the two figures themselves, so that the gap between them shows. CIFAR-10, SEW-ResNet-19.
+rule: the objectives are the two figures themselves, so that the gap between them shows. The second rule is sigmoid 4,
+and atan 2 for a sigmoid of 2 to 8 (such a trial carries a warning). CIFAR-10, SEW-ResNet-19.
 For GPUs: a trial takes about 700 hours of one CPU core (`snnsweep check`, median of four variants).
     snnsweep run search_spaces/surrogate_at_training.py --trials 80
     snnsweep run search_spaces/surrogate_at_training.py --smoke
