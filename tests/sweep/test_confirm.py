@@ -289,7 +289,7 @@ def test_what_cannot_be_confirmed(folder: Path, tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "results.parquet")
     with pytest.raises(UserError, match=r"no checkpoint of t000\d"):
         Confirmation(tmp_path, seeds=0, suite="quick").run()
-    store.write_json(tmp_path / "sweep.json", facts | {"objectives": {"robust_accuracy/noise": "maximize"}})
-    with pytest.raises(UserError, match="objective robust_accuracy/noise is not among its figures"):
+    store.write_json(tmp_path / "sweep.json", facts | {"objectives": {"robust_accuracy/bptr": "maximize"}})
+    with pytest.raises(UserError, match=r"bptr is not among its figures; did you mean then_bptr\?"):
         Confirmation(tmp_path, suite="strong").run()
     assert not (tmp_path / "confirm").exists()
