@@ -4,8 +4,8 @@ Trials meet at rungs: epochs grace * eta^k below the longest training. Whoever r
 best 1/eta of all that have reached it so far, itself included. "Best" is by non-dominated front (NSGA-II, Deb et al.,
 2002); the front that is cut is ordered by an epsilon-net or by crowding distance.
 
-This is the stopping variant: a trial that falls behind is stopped, not paused, because Ray's asynchronous scheduling
-only stops (ray issue 44256) and a paused trial would hold its checkpoint and its place in the search for ever.
+This is the stopping variant, as Ray's own ASHA (ray issue 44256): a trial that falls behind is stopped, not paused. A
+paused one would keep its checkpoint and its slot with the searcher for as long as it waits.
 """
 
 import json
@@ -38,9 +38,9 @@ def rungs(grace: int, eta: int, longest: int) -> tuple[int, ...]:
 def epsilon_net(points: Points, count: int) -> list[int]:
     """The first `count` of a spread-out order: whoever is farthest from its nearest already chosen point comes next.
 
-    Farthest-point traversal as in Salinas et al. (arXiv 2106.05680) and Schmucker et al. (arXiv 2106.12639). It begins
-    with the point that is best in the first objective. Distances are Euclidean, with each objective's range in `points`
-    as its unit; the earlier point wins a tie.
+    Farthest-point traversal as in Schmucker et al. (arXiv 2106.12639). It begins, like the authors' scheduler (Syne
+    Tune's MOASHA), with the point that is best in the first objective. Distances are Euclidean, with each objective's
+    range in `points` as its unit; the earlier point wins a tie.
 
     Returns:
         Indices into `points` [n, m]; `count` is at most n.

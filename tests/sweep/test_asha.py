@@ -216,6 +216,13 @@ def test_equals_keep_their_order_of_arrival(order) -> None:
     assert order(np.array([[3.0, 3.0]] * 4), 3) == [0, 1, 2]
 
 
+@given(st.lists(LEVELS, min_size=1, max_size=12), st.integers(1, 12))
+def test_orders_equal_the_transcription_where_much_is_tied(points: list[list[int]], count: int) -> None:
+    array, count = np.array(points, dtype=float), min(count, len(points))
+    assert epsilon_net(array, count) == plain_net(points)[:count]
+    assert crowding(array, count) == plain_crowding(points)[:count]
+
+
 def test_the_epsilon_net_cuts_a_front() -> None:
     """Nobody dominates anybody; of six, two go on: the best in the first metric, and the farthest from it."""
     asha = Asha({"accuracy": "maximize", "cost": "minimize"}, 9)
