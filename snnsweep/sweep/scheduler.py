@@ -1,0 +1,73 @@
+"""`Asha` as a Ray Tune scheduler that keeps its rungs in a file, since Ray does not save a scheduler's state."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from snnsweep.sweep.asha import Asha
+from snnsweep.sweep.watch import trial_name
+
+RUNGS = "rungs.jsonl"  # in a sweep's folder
+_LOGGER = logging.getLogger("snnsweep")
+
+
+class RungScheduler(FIFOScheduler):
+    """Stops a trial at a rung where `Asha` says so; starts trials in the order in which they were asked for.
+
+    Ray pickles a scheduler once, before the first trial, so that a restored sweep would begin its rungs anew. Here
+    each report at a rung is appended to `file`, and read again when the scheduler is made or unpickled.
+
+    Args:
+        asha: fresh; its metrics are looked for in a report's `metrics`.
+        file: of JSON lines, the settings first; in a folder that exists.
+
+    Raises:
+        UserError: the file was begun under other settings.
+    """
+
+    def __init__(self, asha: Asha, file: Path):
+        super().__init__()
+        self.asha, self.file = asha, file
+        lines = _whole_lines(file)
+        if lines:
+            asha.load_state_dict({"settings": lines[0], "records": lines[1:]})
+        else:
+            self._append(asha.settings)
+
+    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
+        """Args:
+        result: a report of `SweepTrial`, flattened by Ray: `epoch`, `metrics/<name>`.
+        """
+        if "result" in result:  # the trial has ended by itself
+            return TrialScheduler.CONTINUE
+        known = len(self.asha.records)
+        metrics = {name: result.get(f"metrics/{name}") for name in self.asha.settings["metrics"]}
+        goes_on = self.asha.goes_on(trial_name(trial), result["epoch"], metrics)
+        for record in self.asha.records[known:]:
+            self._append(record)
+        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+
+    def _append(self, line: dict[str, Any]) -> None:
+        try:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(f"\n{json.dumps(line)}")  # the line's end first: one that was cut short spoils no other
+        except OSError as error:  # a full disk: what is lost is one trial's mark, and only for a resumed sweep
+            _LOGGER.warning("%s could not be written (%s); a resumed sweep will not know %s", self.file, error, line)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (Asha(**self.asha.settings), self.file)
+
+
+def _whole_lines(file: Path) -> list[dict[str, Any]]:
+    lines = []
+    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:  # blank, or cut short by a crash or a full disk
+            continue
+    return lines
