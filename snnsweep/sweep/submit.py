@@ -144,7 +144,8 @@ def _knock(address: str) -> None:
 
 
 def _line(error: Exception) -> str:
-    return redacted(next(iter(str(error).strip().splitlines()), type(error).__name__))
+    said = str(getattr(error, "reason", error)).strip()
+    return redacted(next(iter(said.splitlines()), type(error).__name__))
 
 
 def _extra_is_there() -> None:
