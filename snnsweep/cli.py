@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from snnsweep import __version__
+from snnsweep.cli_cluster import submit_like
 from snnsweep.errors import SnnSweepError, UserError, nearest
 
 FAILED_TRIALS, INTERRUPTED = 3, 130
@@ -108,6 +109,9 @@ def run(as_json: bool, **settings: Any) -> None:
     if (sweep.results()["status"] == "failed").any():
         terminal.err.print("some trials failed: see results.parquet for causes, errors/ for tracebacks", style="red")
         sys.exit(FAILED_TRIALS)
+
+
+main.add_command(submit_like(run))
 
 
 @main.command()
