@@ -117,7 +117,7 @@ class TrialConfig(Group):
         try:
             config = cls.model_validate(nested)
         except ValidationError as error:
-            problems += [_sentence(one) for one in error.errors() if one["loc"]]
+            problems += [sentence(one) for one in error.errors() if one["loc"]]
             raise ConfigError(problems + _misfits(DEFAULTS | _brought(nested) | dict(flat), None)) from None
         if problems:
             raise ConfigError(problems)
@@ -142,7 +142,7 @@ class TrialConfig(Group):
             try:
                 found[key] = _type_of(field).validate_python(value)
             except ValidationError as error:
-                problems += [_sentence(one, key) for one in error.errors()]
+                problems += [sentence(one, key) for one in error.errors()]
         if problems:
             raise ConfigError(problems)
         return found
@@ -236,7 +236,8 @@ def _type_of(field: FieldInfo) -> TypeAdapter[Any]:
     return TypeAdapter(annotated)
 
 
-def _sentence(error: Any, key: str = "") -> str:
+def sentence(error: Any, key: str = "") -> str:
+    """One of pydantic's errors, in a line: the key, the rule, what was given."""
     key = key or ".".join(str(part) for part in error["loc"])
     text = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":

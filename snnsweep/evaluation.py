@@ -45,11 +45,14 @@ def evaluate(
 class Evaluation:
     """A trial in steps, for drivers that report and checkpoint between them.
 
+    Args:
+        parts: in so many a batch goes through the network, one after the other, where its memory does not suffice.
+
     Attributes:
         history: one dict of metrics for each epoch trained.
     """
 
-    def __init__(self, config: TrialConfig, data_dir: Path | str | None = None):
+    def __init__(self, config: TrialConfig, data_dir: Path | str | None = None, parts: int = 1):
         torch.manual_seed(config.seed)
         self.config = config
         self.device = device_of(config.device)
@@ -57,6 +60,7 @@ class Evaluation:
         self.model = models.build(config, self.data.spec).to(self.device)
         self.measurement = Measurement(self.model, config, self.data)
         self.trainer = Trainer(self.model, config, self.data.train)
+        self._divide(parts)
         self.history: list[dict[str, float]] = []
 
     @property
@@ -76,6 +80,15 @@ class Evaluation:
         self.history.append(metrics)
         return metrics
 
+    def light(self, suite: str, samples: int) -> dict[str, float]:
+        """`Measurement.light`; the training goes on as if it had not been."""
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            return self.measurement.light(suite, samples)
+
+    def _divide(self, parts: int) -> None:
+        self.trainer.parts = parts
+        self.measurement.batch = -(-self.config.data.batch_size // parts)
+
     def failed(self, cause: str) -> Result:
         """The result of a trial that ended here, for that cause."""
         return Result(
@@ -94,7 +107,7 @@ class Evaluation:
             status="infeasible" if measured.cause else "finished",
             config=self.config,
             metrics=measured.metrics | {"time/train_s": train_s},
-            warnings=measured.warnings,
+            warnings=(*measured.warnings, *self._warnings()),
             epochs=self.trainer.epochs_done,
             cause=measured.cause,
             history=tuple(self.history),
@@ -102,14 +115,25 @@ class Evaluation:
             checks=measured.audit.checks,
         )
 
+    def _warnings(self) -> list[str]:
+        parts = self.trainer.parts
+        said = f"memory ran out: each batch went through in {parts} parts, of which batch norm saw one at a time"
+        return [said] if parts > 1 else []
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and strings only, so that `torch.load(weights_only=True)` reads it."""
-        return {"trainer": self.trainer.state_dict(), "history": self.history, "torch_rng": torch.get_rng_state()}
+        state = {"trainer": self.trainer.state_dict(), "history": self.history, "torch_rng": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        return state | {"parts": self.trainer.parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.trainer.load_state_dict(state["trainer"])
         self.history = list(state["history"])
         torch.set_rng_state(state["torch_rng"].cpu())
+        if self.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+        self._divide(max(self.trainer.parts, state["parts"]))
 
 
 def device_of(name: str) -> torch.device:

@@ -24,7 +24,9 @@ def _none(value: Any) -> Any:
     return None if isinstance(value, str) and value.lower() in ("none", "") else value
 
 
-def _name_in(known: Registry) -> AfterValidator:
+def name_in(known: Registry) -> AfterValidator:
+    """The rule that a field holds a name of that registry."""
+
     def check(name: str) -> str:
         try:
             known.get(name)
@@ -51,7 +53,7 @@ class DataConfig(Group):
         batch_size: images in a training batch, and in an attack's.
     """
 
-    name: Annotated[str, _name_in(registry.datasets)] = "digits"
+    name: Annotated[str, name_in(registry.datasets)] = "digits"
     path: Annotated[str | None, BeforeValidator(_none)] = None
     subset: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_none)] = None
     augment: Literal["none", "flip", "crop", "flip+crop"] = "none"
@@ -68,7 +70,7 @@ class EncoderConfig(Group):
         sigma: standard deviation of the noise of `rsc`, in units of the pixel range.
     """
 
-    name: Annotated[str, _name_in(registry.encoders)] = "direct"
+    name: Annotated[str, name_in(registry.encoders)] = "direct"
     time_steps: int = Field(4, ge=1)
     phases: int = Field(8, ge=1, le=8)
     sigma: float = Field(0.1, ge=0)
@@ -89,14 +91,14 @@ class NeuronConfig(Group):
         alpha: the surrogate's sharpness; 1 / alpha is the width, common to all families.
     """
 
-    name: Annotated[str, _name_in(registry.neurons)] = "lif"
+    name: Annotated[str, name_in(registry.neurons)] = "lif"
     v_threshold: float = Field(1.0, gt=0)
     learn_threshold: bool = False
     tau: float = Field(2.0, gt=1)
     reset: Literal["hard", "soft"] = "hard"
     detach_reset: bool = True
     noise: float = Field(0.0, ge=0)
-    surrogate: Annotated[str, _name_in(registry.surrogates)] = "atan"
+    surrogate: Annotated[str, name_in(registry.surrogates)] = "atan"
     alpha: float = Field(2.0, gt=0)
 
 
@@ -114,11 +116,11 @@ class ModelConfig(Group):
         stem: of a ResNet, `imagenet` (7x7, stride 2) or `cifar` (3x3, stride 1).
     """
 
-    name: Annotated[str, _name_in(registry.models)] = "resnet"
+    name: Annotated[str, name_in(registry.models)] = "resnet"
     depth: int = Field(18, ge=1, validate_default=True)
     width: float = Field(1.0, gt=0, le=16)
-    residual: Annotated[str, _name_in(registry.residuals)] = "sew_add"
-    norm: Annotated[str, _name_in(registry.norms)] = "batch"
+    residual: Annotated[str, name_in(registry.residuals)] = "sew_add"
+    norm: Annotated[str, name_in(registry.norms)] = "batch"
     pooling: Literal["max", "avg", "stride", "none"] = "max"
     stem: Literal["cifar", "imagenet"] = "cifar"
 
@@ -157,8 +159,8 @@ class TrainConfig(Group):
         precision: of the training step alone; attacks and measurements run in fp32.
     """
 
-    objective: Annotated[str, _name_in(registry.trainers)] = "natural"
-    loss: Annotated[str, _name_in(registry.losses)] = "cross_entropy"
+    objective: Annotated[str, name_in(registry.trainers)] = "natural"
+    loss: Annotated[str, name_in(registry.losses)] = "cross_entropy"
     tet_lambda: float = Field(0.05, ge=0, le=1)
     eps: Annotated[float, BeforeValidator(fraction), Field(ge=0)] = 8 / 255
     attack_steps: int = Field(7, ge=1)
@@ -199,5 +201,5 @@ class AttackConfig(Group):
         samples: how many samples of the split are attacked (all of it where it holds fewer).
     """
 
-    suite: Annotated[str, _name_in(registry.suites)] = "quick"
+    suite: Annotated[str, name_in(registry.suites)] = "quick"
     samples: int = Field(256, ge=1)

@@ -62,6 +62,7 @@ PER_WEIGHT = "gradient_sparsity/weights/"
 PER_WEIGHT_ZEROS = "gradient_sparsity/weights_zero_share/"
 PER_NEURON = "activity/firing_rate/"
 PER_CHECK = "audit/"
+ON_THE_WAY = "rung/"  # before a metric that was measured at a rung, by a lighter suite than at the end
 FAMILIES: dict[str, Direction] = {  # by the prefix that an attack's or a layer's name follows
     PER_ATTACK: "maximize",
     PER_LAYER: "maximize",

@@ -20,6 +20,7 @@ from snnsweep.metrics.probes import LARGE, plain_pgd
 from snnsweep.result import Check, Verdict
 
 FEW = 3  # samples: 0.2 points of AutoAttack's thousand, exceeded; one or two of a small set are a fluke
+VANISHED = 0.01  # of the samples without a gradient: above it nothing was attacked there
 QUERIES = 1000  # of Square that make it a strong attack
 LAST, POINTS = 10, 20  # iterates over which a loss may no longer move, and how many an attack needs to be asked
 
@@ -35,7 +36,9 @@ def vanished_share(e: Evidence) -> Check:
     about = f"the input gradient vanishes for {e.vanished:.1%} of the samples under every rule that attacked"
     so = ", and Square alone needs none" if tried else ", and no strong attack that needs none has been tried"
     grave: Verdict = "suspect" if tried else "fail"
-    return judge("vanished_share", e.vanished, 0.01, f"{AUTOATTACK}; {IOAF}", e.vanished > 0.01, about, so, grave)
+    return judge(
+        "vanished_share", e.vanished, VANISHED, f"{AUTOATTACK}; {IOAF}", e.vanished > VANISHED, about, so, grave
+    )
 
 
 def vanished_training(e: Evidence) -> Check:

@@ -1,7 +1,6 @@
 """`Confirmation`: a front's members trained again with fresh seeds and attacked on the untouched test split."""
 
 from collections.abc import Callable
-from datetime import datetime
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from snnsweep.results.comparison import compare
 from snnsweep.results.front import front
 from snnsweep.results.ranking import reference_point
 from snnsweep.sweep import preflight
+from snnsweep.sweep.checkpoints import next_run, place_of
 from snnsweep.sweep.cluster import connect, slots
 from snnsweep.sweep.confirm_pairs import Pairing, has_model
 from snnsweep.sweep.confirm_trial import SPLIT, ConfirmTrial, Keeper, pair_name
@@ -206,7 +206,7 @@ class Confirmation:
         lost = [] if self.seeds else [name for name in names if not has_model(self.sweep, name)]
         if lost:
             raise UserError(
-                f"no checkpoint of {', '.join(lost)} under {self.sweep / 'ray'}; restore it, or give --seeds"
+                f"no checkpoint of {', '.join(lost)} under {place_of(self.sweep)}; restore it, or give --seeds"
             )
         sets = {flat_of(row)["data.name"]: TrialConfig.from_flat(flat_of(row)) for row in self.members}
         for config in sets.values():
@@ -229,8 +229,8 @@ class Confirmation:
                     "folder": str(self.sweep),
                 },
                 {"cpu": self.cpus, "gpu": gpus},
-                self.folder,
-                f"ray-{datetime.now():%Y%m%d-%H%M%S-%f}",  # a resumed one is a new run of Ray's
+                str(self.folder),
+                next_run(str(self.folder)),
                 keeper,
                 pair_name,
                 side_by_side,

@@ -8,7 +8,7 @@ from typing import Any
 from snnsweep import registry
 from snnsweep.attacks import suites
 from snnsweep.config import Flat, TrialConfig
-from snnsweep.sweep.trainable import STATE
+from snnsweep.sweep.checkpoints import newest_first, place_of
 from snnsweep.sweep.trials import flat_of
 
 SOURCES = 5  # stored models at most that a suite transfers from: the cost of a confirmation stays linear in the front
@@ -64,4 +64,4 @@ class Pairing:
 
 def has_model(sweep: Path, trial_id: str) -> bool:
     """Whether a trial's checkpoint is there."""
-    return any((sweep / "ray" / trial_id).glob(f"checkpoint_*/{STATE}"))
+    return bool(newest_first(place_of(sweep), trial_id))

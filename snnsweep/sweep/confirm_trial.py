@@ -13,6 +13,7 @@ from snnsweep.config import TrialConfig
 from snnsweep.measurement import Measurement
 from snnsweep.result import Result
 from snnsweep.results.store import Store
+from snnsweep.sweep.checkpoints import keep_newest
 from snnsweep.sweep.space import Space
 from snnsweep.sweep.trainable import SweepTrial
 from snnsweep.sweep.trials import load_trial
@@ -42,14 +43,14 @@ class ConfirmTrial(SweepTrial):
         self.pair, self.folder, self.data_dir = config["pair"], Path(folder), Path(data_dir)
         super().setup(self.pair, space, data_dir, threads)
 
-    def _build(self, space: Space, flat: dict[str, Any], data_dir: str) -> None:
-        super()._build(space, flat, data_dir)
+    def _build(self, parts: int = 1) -> None:
+        super()._build(parts)
         if self.evaluation and self.pair["stored"]:
             stored = load_trial(self.folder, self.pair["member"], self.data_dir).model
             self.evaluation.model.load_state_dict(stored.state_dict())
             self.evaluation.trainer.epochs_done = self.evaluation.config.train.epochs
 
-    def _advance(self) -> dict[str, float] | None:
+    def _epoch_or_end(self) -> dict[str, float] | None:
         trial = self.evaluation
         if trial and trial.trained:
             judged = replace(trial.data, validation=trial.data.test)
@@ -57,8 +58,10 @@ class ConfirmTrial(SweepTrial):
                 name: load_trial(self.folder, name, self.data_dir).model.to(trial.device)
                 for name in self.pair["sources"]
             }
+            batch = trial.measurement.batch
             trial.measurement = Measurement(trial.model, trial.config, judged, sources)
-        return super()._advance()
+            trial.measurement.batch = batch
+        return super()._epoch_or_end()
 
 
 class Keeper(tune.Callback):
@@ -86,6 +89,9 @@ class Keeper(tune.Callback):
         else:
             self.progress.running[pair_name(trial)] = result["epoch"]
             self.listener(self.progress)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        keep_newest(str(self.rows.path.parent), pair_name(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         pair = trial.config["pair"]

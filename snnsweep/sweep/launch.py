@@ -1,48 +1,62 @@
 """`Sweep`: checks everything first, then runs a space's trials through Ray Tune, and leaves a folder behind."""
 
-from collections.abc import Callable
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import ray
 
 from snnsweep import data
-from snnsweep.config import Flat
-from snnsweep.errors import UserError
+from snnsweep.config import Flat, TrialConfig
+from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.results import store
 from snnsweep.results.front import front
 from snnsweep.results.picture import front_picture
 from snnsweep.sweep import preflight
-from snnsweep.sweep.cluster import connect, slots
+from snnsweep.sweep.checkpoints import root
+from snnsweep.sweep.cluster import check_checkpoints, check_storage, connect, gpus_by_default, slots
+from snnsweep.sweep.drive import Drive
+from snnsweep.sweep.lock import alone_in
+from snnsweep.sweep.memory import shares
+from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.provenance import now, params, provenance, tags
-from snnsweep.sweep.search import SAMPLERS, StudySearcher, check_sampler, open_study
-from snnsweep.sweep.signals import ending_on_signal
+from snnsweep.sweep.samplers import SAMPLERS, check_sampler
+from snnsweep.sweep.sharing import arrays_of
 from snnsweep.sweep.space import SMOKE, Space
-from snnsweep.sweep.trainable import SweepTrial
-from snnsweep.sweep.tuning import tuner
-from snnsweep.sweep.watch import Progress, Recorder, trial_name
+from snnsweep.sweep.study import open_study, warm
 from snnsweep.tracking import address as address_book
 from snnsweep.tracking.mlflow import Tracker
+from snnsweep.tracking.spool import Spool
 
 SMOKE_TRIALS = 2
+AUTO = "auto"
+PATIENCE_S = 30  # that the end of a sweep waits for MLflow
+_LOGGER = logging.getLogger("snnsweep")
 
 
 class Sweep:
     """Many trials over one space, in one folder, as one MLflow parent run.
 
     Args:
-        space: path of a space file.
+        space: path of a space file, or one that was read.
         trials: how many.
         storage: folder that holds sweeps; the embedded MLflow database lies there too.
         name: of the sweep and its folder; by default the space's name and the time.
         seed: of the sampler, and of every trial whose space does not set `seed`.
-        sampler: `tpe`, `nsga2`, `random` or `grid` (every combination once, then the sweep is over).
+        sampler: `tpe`, `nsga2`, `nsga3`, `gp`, `random` or `grid` (every combination once, then the sweep is over).
         tracking_uri: an MLflow server; by default a sqlite file in `storage`.
-        data_dir: folder of the data sets, the same on every node.
+        data_dir: folder of the data sets, on this machine.
         address: of a running Ray cluster; by default one is started on this machine.
-        cpus_per_trial, gpus_per_trial: what a trial reserves; by default one GPU where the cluster has any.
+        checkpoints: where the trials' checkpoints go instead of the sweep's folder, such as s3://bucket/path.
+        optuna_storage: URL of a database for the study; by default a journal file in the sweep's folder.
+        warm_start: folder of a sweep with the same objectives, whose trials the sampler learns from.
+        cpus_per_trial: what a trial reserves.
+        gpus_per_trial: what it reserves of them, or "auto": the share of one whose memory a trial needs, measured; by
+            default one where the cluster has any.
         max_concurrent: trials side by side; by default what the cluster holds.
         time_budget: seconds after which no trial goes on.
         smoke: tiny trials that prove that the space runs; their figures mean nothing.
@@ -51,11 +65,13 @@ class Sweep:
     Attributes:
         folder: where the sweep is.
         interrupted: whether a signal ended it.
+        status: how it ended: `finished`, `interrupted`, `out of time` or `broken`.
+        untold: lines that MLflow has not got yet; `snnsweep sync` delivers them.
     """
 
     def __init__(
         self,
-        space: Path | str,
+        space: Space | Path | str,
         trials: int = 20,
         *,
         storage: Path | str = "sweeps",
@@ -65,14 +81,17 @@ class Sweep:
         tracking_uri: str | None = None,
         data_dir: Path | str | None = None,
         address: str | None = None,
+        checkpoints: str | None = None,
+        optuna_storage: str | None = None,
+        warm_start: Path | str | None = None,
         cpus_per_trial: int = 1,
-        gpus_per_trial: float | None = None,
+        gpus_per_trial: float | str | None = None,
         max_concurrent: int | None = None,
         time_budget: float | None = None,
         smoke: bool = False,
         listener: Callable[[Progress], None] = lambda progress: None,
     ):
-        self.space = Space.read(space)
+        self.space = space if isinstance(space, Space) else Space.read(space)
         self.trials = min(trials, SMOKE_TRIALS) if smoke else trials
         self.storage = Path(storage).resolve()
         self.name = name or f"{self.space.name}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -80,37 +99,24 @@ class Sweep:
         self.seed, self.sampler, self.smoke = seed, sampler, smoke
         self.embedded = tracking_uri is None
         self.tracking_uri = address_book.absolute(tracking_uri or f"sqlite:///{self.storage / 'mlflow.db'}")
-        self.tracker = Tracker(self.tracking_uri, self.space.name, address_book.artifacts_of(self.tracking_uri))
         self.data_dir = Path(data_dir or data.default_folder()).resolve()
         self.address, self.cpus, self.gpus = address, cpus_per_trial, gpus_per_trial
+        self.checkpoints, self.optuna_storage, self.warm_start = checkpoints, optuna_storage, warm_start
         self.max_concurrent, self.time_budget, self.listener = max_concurrent, time_budget, listener
-        self.interrupted = False
+        self.interrupted, self.untold, self.status = False, 0, ""
 
     def run(self) -> "Sweep":
         """Runs all trials and writes the front.
 
         Raises:
             UserError: something given cannot be used; no sweep has been begun then.
+            SnnSweepError: the sweep broke; what had ended is kept, and it can be resumed.
         """
         self._check()
-        if not self.embedded:
-            self.tracker.connect()
         with connect(self.address):
             self._reserve()
-            if self.embedded:
-                self.storage.mkdir(parents=True, exist_ok=True)
-                self.tracker.connect()
-            facts = self._provenance()
-            preflight.make_folder(self.folder)
-            facts["mlflow_experiment_id"] = self.tracker.experiment_id
-            facts["mlflow_run_id"] = self.tracker.start_sweep(self.name, tags(facts), params(facts), self._note())
-            store.write_json(self.folder / store.SWEEP, facts)
-            status = "broken"
-            try:
-                self._tune(facts)
-                status = "interrupted" if self.interrupted else "finished"
-            finally:
-                self._close(facts | {"status": status, "ended": now()})
+            with self._own_folder():
+                self._drive(self._begin())
         return self
 
     def results(self) -> pd.DataFrame:
@@ -121,18 +127,42 @@ class Sweep:
         """The finished trials that no other one beats in every objective."""
         return front(self.results(), self.space.objectives)
 
+    @property
+    def unended(self) -> bool:
+        """Whether it can be gone on with."""
+        return self.status in ("interrupted", "out of time")
+
+    @property
+    def resume_command(self) -> str:
+        """Goes on with this sweep."""
+        return f"snnsweep resume {self.folder}" + (f" --address {self.address}" if self.address else "")
+
     def _check(self) -> None:
-        given = (self.space, max(0, self.seed), self._defaults, self._overrides, self.data_dir)
         preflight.all_at_once(
             [
-                self._numbers_fit,
-                lambda: preflight.known("sampler", self.sampler, SAMPLERS),
-                lambda: check_sampler(self.sampler, self.space, self._defaults, self._overrides),
+                *self._of_every_start(),
                 lambda: preflight.folder_is_free(self.storage, self.name, self.embedded),
+                lambda: check_sampler(self.sampler, self.space, self._defaults, self._overrides),
                 lambda: address_book.check(self.tracking_uri),
-                lambda: preflight.device_is_free(self.space, preflight.space_works(*given)),
             ]
         )
+
+    def _of_every_start(self) -> list[Callable[[], object]]:
+        """The checks of a new sweep and of a resumed one."""
+        return [
+            self._numbers_fit,
+            lambda: preflight.known("sampler", self.sampler, SAMPLERS),
+            self._space_works,
+        ]
+
+    def _space_works(self) -> None:
+        """Raises:
+        UserError: the space, its data sets or its rungs cannot be used.
+        """
+        given = (self.space, max(0, self.seed), self._defaults, self._overrides, self.data_dir)
+        self.probed: list[TrialConfig] = preflight.space_works(*given)
+        preflight.device_is_free(self.space, self.probed)
+        self.asha = self.space.rungs.asha(self.probed, self.seed) if self.space.rungs else None
 
     def _numbers_fit(self) -> None:
         given = {"trials": self.trials, "cpus-per-trial": self.cpus, "gpus-per-trial": self.gpus, "seed": self.seed}
@@ -141,15 +171,57 @@ class Sweep:
         wrong = [
             f"--{key} {value}: has to be at least {least[key]}"
             for key, value in given.items()
-            if value is not None and not value >= least[key]
+            if isinstance(value, int | float) and not value >= least[key]
         ]
+        if isinstance(self.gpus, str) and self.gpus != AUTO:
+            wrong.append(f"--gpus-per-trial {self.gpus}: a number, or {AUTO}")
         if wrong:
             raise UserError("\n".join(wrong))
 
     def _reserve(self) -> None:
+        """What a trial gets of the cluster; nothing has been written yet."""
+        if self.checkpoints:
+            check_checkpoints(self.checkpoints)
+        else:
+            check_storage(self.storage)
         if self.gpus is None:
-            self.gpus = float(ray.cluster_resources().get("GPU", 0) > 0)
-        self.side_by_side = slots(self.cpus, self.gpus, self.max_concurrent)
+            self.gpus = gpus_by_default()
+        elif self.gpus == AUTO:
+            self.gpus = shares(self.probed, self.data_dir)
+        self.side_by_side = slots(self.cpus, float(self.gpus), self.max_concurrent)
+
+    @contextmanager
+    def _own_folder(self) -> Iterator[None]:
+        """Makes the folder, and takes it away again where no sweep was begun in it."""
+        if self.embedded:
+            self.storage.mkdir(parents=True, exist_ok=True)
+        self.tracker.connect()
+        preflight.make_folder(self.folder)
+        try:
+            with alone_in(self.folder):
+                yield
+        finally:
+            if not (self.folder / store.SWEEP).exists():
+                shutil.rmtree(self.folder)
+
+    def _begin(self) -> dict[str, Any]:
+        """Opens the study and MLflow's run; what `sweep.json` says."""
+        self._open_study(fresh=True)
+        if self.warm_start:
+            warm(self.study, Path(self.warm_start), self.space, self._defaults, self._overrides)
+        facts = self._provenance()
+        facts["mlflow_experiment_id"] = self.tracker.experiment_id
+        facts["mlflow_run_id"] = self.tracker.start_sweep(self.name, tags(facts), params(facts), self._note())
+        store.write_json(self.folder / store.SWEEP, facts)
+        return facts
+
+    def _open_run(self, facts: dict[str, Any], spool: Spool) -> None:
+        """A new sweep's is open."""
+
+    def _open_study(self, fresh: bool) -> None:
+        startup = max(4, min(10, self.trials // 3))
+        given = (self.folder, self.name, self.space.objectives, self.sampler, self.seed, startup)
+        self.study = open_study(*given, url=self.optuna_storage, fresh=fresh)
 
     @property
     def _defaults(self) -> Flat:
@@ -159,50 +231,58 @@ class Sweep:
     def _overrides(self) -> Flat:
         return SMOKE if self.smoke else {}
 
-    def _tune(self, facts: dict[str, Any]) -> None:
-        objectives = self.space.objectives
-        sampler = SAMPLERS[self.sampler](self.seed, max(4, min(10, self.trials // 3)))
-        study = open_study(self.folder, self.name, objectives, sampler)
-        device: Flat = {"device": "cuda" if self.gpus else "cpu"}
-        searcher = StudySearcher(study, self.space, self._defaults, self._overrides | device)
-        progress = Progress(self.trials, objectives, self.side_by_side)
-        recorder = Recorder(store.Store(self.folder, facts), self.tracker, progress, self.listener)
-        run = tuner(
-            SweepTrial,
-            {"space": self.space, "data_dir": str(self.data_dir), "threads": max(1, int(self.cpus))},
-            {"cpu": self.cpus, "gpu": self.gpus or 0},
-            self.folder,
-            "ray",
-            recorder,
-            trial_name,
-            self.side_by_side,
-            search_alg=searcher,
-            num_samples=self.trials,
-            time_budget_s=self.time_budget,
-        )
-        cause = "the sweep broke"
+    def _drive(self, facts: dict[str, Any]) -> None:
+        rows = store.Store(self.folder, facts, objectives=self.space.objectives)
+        spool = Spool(self.folder, self.tracker)
+        self._open_run(facts, spool)
+        drive = self._start_of(rows, spool)
+        self.status = "broken"
         try:
-            with ending_on_signal(self._interrupt):
-                run.fit()
-            cause = "interrupted" if self.interrupted else "the time budget ended"
+            drive.run()
+            self.status = drive.status
+        except SnnSweepError as error:
+            kept = f"what had ended is kept; go on with `{self.resume_command}`"
+            raise SnnSweepError(f"the sweep broke: {error}; {kept}") from error
         finally:
-            searcher.close()
-            recorder.stop_rest(cause)
+            self.interrupted = drive.interrupted
+            self._close(facts | {"status": self.status, "ended": now()}, rows, spool)
 
-    def _interrupt(self) -> None:
-        self.interrupted = True
+    def _start_of(self, rows: store.Store, spool: Spool) -> Drive:
+        gpus = float(self.gpus or 0)
+        sets = arrays_of(self.probed, self.data_dir)
+        given = {"data_dir": str(self.data_dir), "threads": max(1, int(self.cpus)), "gpus": gpus, "sets": sets}
+        return Drive(
+            space=self.space,
+            folder=self.folder,
+            trials=self.trials,
+            study=self.study,
+            store=rows,
+            spool=spool,
+            place=root(self.folder, self.checkpoints),
+            given=given,
+            resources={"cpu": self.cpus, "gpu": gpus},
+            side_by_side=self.side_by_side,
+            defaults=self._defaults,
+            overrides=self._overrides | {"device": "cuda" if gpus else "cpu"},
+            asha=self.asha,
+            time_budget=self.time_budget,
+            listener=self.listener,
+        )
 
-    def _close(self, facts: dict[str, Any]) -> None:
+    def _close(self, facts: dict[str, Any], rows: store.Store, spool: Spool) -> None:
         """The front to parquet and MLflow, from the rows on disk: one source for what everybody shows."""
-        store.write_json(self.folder / store.SWEEP, facts)
-        files = [self.folder / store.SWEEP]
-        if (self.folder / store.RESULTS).exists():
-            members = self.front()
-            store.write_front(self.folder, members)
-            picture = front_picture(self.results(), members, self.space.objectives)
-            files += [self.folder / store.RESULTS, self.folder / store.FRONT]
-            self.tracker.log_front(members, picture, files, self.space.objectives)
-        self.tracker.end_sweep({"finished": "FINISHED", "interrupted": "KILLED"}.get(facts["status"], "FAILED"))
+        try:
+            store.write_json(self.folder / store.SWEEP, facts)
+            rows.flush()
+            if (self.folder / store.RESULTS).exists():
+                members = self.front()
+                files = [self.folder / name for name in (store.SWEEP, store.RESULTS, store.FRONT)]
+                picture = front_picture(self.results(), members, self.space.objectives)
+                spool.log_front(members, picture, files, self.space.objectives)
+        except (OSError, SnnSweepError) as error:  # a full disk, where the sweep's own error says more
+            _LOGGER.warning("%s: its last state could not be written (%s)", self.folder, error)
+        spool.end_sweep({"finished": "FINISHED", "broken": "FAILED"}.get(facts["status"], "KILLED"))
+        self.untold = spool.close(PATIENCE_S)
 
     def _provenance(self) -> dict[str, Any]:
         return provenance(
@@ -214,8 +294,13 @@ class Sweep:
             sampler=self.sampler,
             smoke=self.smoke,
             overrides=self._overrides,
+            rungs=self.space.rungs.model_dump() if self.space.rungs else None,
             tracking_uri=address_book.redacted(self.tracking_uri),
             data_dir=str(self.data_dir),
+            checkpoints=self.checkpoints,
+            optuna_storage=address_book.redacted(self.optuna_storage) if self.optuna_storage else None,
+            warm_start=str(self.warm_start) if self.warm_start else None,
+            max_concurrent=self.max_concurrent,
             trials_side_by_side=self.side_by_side,
             cpus_per_trial=self.cpus,
             gpus_per_trial=self.gpus,

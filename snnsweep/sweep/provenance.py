@@ -23,7 +23,7 @@ def provenance(space: Space, **facts: Any) -> dict[str, Any]:
         "space": {"source": space.source, "sha256": space.sha256, "text": space.text},
         "started": now(),
         "command": [Path(sys.argv[0]).name, *map(redacted, sys.argv[1:])],
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": versions(),
         "machine": {"system": platform.platform(), "processor": platform.machine()},
         "git_commit": _commit(Path(space.source).resolve().parent),
     }
@@ -47,6 +47,11 @@ def params(facts: dict[str, Any]) -> dict[str, Any]:
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str | None]:
+    """Of Python and of the packages that decide what a sweep does."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 def _version(package: str) -> str | None:

@@ -9,8 +9,9 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from snnsweep.result import ON_THE_WAY
 from snnsweep.sweep.asha import Asha
-from snnsweep.sweep.watch import trial_name
+from snnsweep.sweep.tuning import trial_name
 
 RUNGS = "rungs.jsonl"  # in a sweep's folder
 _LOGGER = logging.getLogger("snnsweep")
@@ -23,7 +24,7 @@ class RungScheduler(FIFOScheduler):
     each report at a rung is appended to `file`, and read again when the scheduler is made or unpickled.
 
     Args:
-        asha: fresh; its metrics are looked for in a report's `metrics`.
+        asha: fresh; its metrics are looked for in a report's `metrics`, after `ON_THE_WAY`.
         file: of JSON lines, the settings first; in a folder that exists.
 
     Raises:
@@ -41,12 +42,12 @@ class RungScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Args:
-        result: a report of `SweepTrial`, flattened by Ray: `epoch`, `metrics/<name>`.
+        result: a report of `SweepTrial`, flattened by Ray: `epoch`, `metrics/rung/<name>`.
         """
         if "result" in result:  # the trial has ended by itself
             return TrialScheduler.CONTINUE
         known = len(self.asha.records)
-        metrics = {name: result.get(f"metrics/{name}") for name in self.asha.settings["metrics"]}
+        metrics = {name: result.get(f"metrics/{ON_THE_WAY}{name}") for name in self.asha.settings["metrics"]}
         goes_on = self.asha.goes_on(trial_name(trial), result["epoch"], metrics)
         for record in self.asha.records[known:]:
             self._append(record)

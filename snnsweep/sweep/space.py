@@ -2,7 +2,8 @@
 
 A space file has a docstring with the question, `space(trial)`, which calls Optuna's own `trial.suggest_*` with
 config keys as names and may return a dict of fixed values, and optionally `FIXED` (the same dict, for spaces that
-return nothing) and `OBJECTIVES` (metric names, or a dict of names with "maximize" or "minimize").
+return nothing), `OBJECTIVES` (metric names, or a dict of names with "maximize" or "minimize") and `RUNGS` (a dict, see
+`rungs.Rungs`: trials that fall behind are stopped).
 """
 
 import hashlib
@@ -21,6 +22,7 @@ import optuna
 from snnsweep.config import Flat, TrialConfig
 from snnsweep.errors import SpaceError, UnknownName, UserError
 from snnsweep.result import DEFAULT_OBJECTIVES, Direction, direction
+from snnsweep.sweep.rungs import Rungs
 
 PROBES = 16
 MODULE = "snnsweep_space_"  # begins the name of an executed space
@@ -106,6 +108,16 @@ class Space:
             if found[name] not in get_args(Direction):
                 raise SpaceError(f"{self.source}: OBJECTIVES[{name!r}] is {found[name]!r}; allowed: maximize, minimize")
         return found
+
+    @cached_property
+    def rungs(self) -> Rungs | None:
+        """Where trials are compared on their way; None where the space says nothing of it.
+
+        Raises:
+            SpaceError: `RUNGS` cannot be used, or the objectives.
+        """
+        given = getattr(self.module, "RUNGS", None)
+        return None if given is None else self._guard(lambda: Rungs.of(given, self.objectives))
 
     def sample(self, trial: optuna.trial.BaseTrial, defaults: Flat, overrides: Flat) -> TrialConfig:
         """One variant: `defaults`, under FIXED, under what the space returns and suggests, under `overrides`.

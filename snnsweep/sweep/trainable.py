@@ -1,5 +1,7 @@
 """One trial as a Ray Tune trainable: an epoch a step, then one step that attacks and measures."""
 
+import gc
+import io
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -11,43 +13,67 @@ from ray import tune
 from snnsweep.config import TrialConfig
 from snnsweep.errors import Diverged
 from snnsweep.evaluation import Evaluation
-from snnsweep.result import Result
+from snnsweep.result import ON_THE_WAY, Result
+from snnsweep.sweep.checkpoints import STATE, newest_first, read_newest, trial_id
+from snnsweep.sweep.rungs import AT_THE_END
 from snnsweep.sweep.space import Space
-
-STATE = "state.pt"
 
 
 class SweepTrial(tune.Trainable):
     """Wraps `Evaluation`. A checkpoint follows every step, so that a lost worker costs at most an epoch.
 
     The process is reused by the next trial: everything is built and seeded afresh in `setup`. What the trial's own
-    code raises would be raised again, so it ends the trial as `failed`; Ray retries lost processes alone.
+    code raises would be raised again, so it ends the trial as `failed`; Ray retries lost processes alone. Only where
+    memory runs out is the step tried once more, with each batch in two parts.
     """
 
     def setup(  # type: ignore[override]  # tune.with_parameters binds all but the config
-        self, config: dict[str, Any], space: Space, data_dir: str, threads: int
+        self,
+        config: dict[str, Any],
+        space: Space,
+        data_dir: str,
+        threads: int,
+        place: str = "",
+        rungs: tuple[int, ...] = (),
     ) -> None:
         """Args:
         config: what `StudySearcher.suggest` gave.
         space: executed here, so that the parts it registers are known in this process too.
         threads: CPU threads of this trial.
+        place: of the sweep's checkpoints, see `checkpoints.root`; a trial goes on from its newest one.
+        rungs: epochs after which it is measured lightly, as the space's `RUNGS` says.
         """
         torch.set_num_threads(threads)
         self.evaluation: Evaluation | None = None
         self.result: Result | None = None
-        self.traceback = ""
+        self.traceback, self._saved, self._rungs = "", b"", rungs
         if "cause" in config:
             self.result = Result(status="failed", config=TrialConfig(), cause=config["cause"])
         else:
-            self._guarded(lambda: self._build(space, config["flat"], data_dir))
+            self._guarded(lambda: self._begin(space, config["flat"], data_dir))
+        if place and self.evaluation and not self.result:
+            self._go_on_from(read_newest(newest_first(place, trial_id(config["number"])), self._device()))
 
-    def _build(self, space: Space, flat: dict[str, Any], data_dir: str) -> None:
+    def _begin(self, space: Space, flat: dict[str, Any], data_dir: str) -> None:
         self.config_of_trial = TrialConfig()  # until the space's parts are known; the driver knows what was asked for
         if getattr(self, "space", None) != space:  # the actor is reused: its data set is read once
             space.load()
             self.space = space
-        self.config_of_trial = TrialConfig.from_flat(flat)
-        self.evaluation = Evaluation(self.config_of_trial, data_dir)
+        self.config_of_trial, self._data_dir = TrialConfig.from_flat(flat), data_dir
+        self._build()
+
+    def _build(self, parts: int = 1) -> None:
+        self.evaluation = Evaluation(self.config_of_trial, self._data_dir, parts)
+
+    def _device(self) -> torch.device:
+        assert self.evaluation
+        return self.evaluation.device
+
+    def _go_on_from(self, state: dict[str, Any]) -> None:
+        if "result" in state:
+            self.result, self.traceback = Result.model_validate_json(state["result"]), state["traceback"]
+        elif "trainer" in state and self.evaluation:
+            self.evaluation.load_state_dict(state)
 
     def step(self) -> dict[str, Any]:
         metrics = self._guarded(self._advance) if self.result is None else None
@@ -58,11 +84,35 @@ class SweepTrial(tune.Trainable):
         return {"epoch": epoch, **ended, "done": True}
 
     def _advance(self) -> dict[str, float] | None:
+        try:
+            return self._epoch_or_end()
+        except torch.OutOfMemoryError:
+            if self.evaluation is None or self.evaluation.trainer.parts > 1:
+                raise
+        self._halve()  # outside the except, whose traceback holds the tensors that filled the memory
+        return self._epoch_or_end()
+
+    def _halve(self) -> None:
+        """As after the last checkpoint, with each batch in two parts."""
+        self.evaluation = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._build(parts=2)
+        if self._saved:
+            self._go_on_from(torch.load(io.BytesIO(self._saved), weights_only=True, map_location=self._device()))
+
+    def _epoch_or_end(self) -> dict[str, float] | None:
         assert self.evaluation
-        if not self.evaluation.trained:
-            return self.evaluation.epoch()
-        self.result = self.evaluation.result()
-        return None
+        if self.evaluation.trained:
+            self.result = self.evaluation.result()
+            return None
+        metrics = self.evaluation.epoch()
+        if self.evaluation.trainer.epochs_done in self._rungs and not self.evaluation.trained and self.space.rungs:
+            found = self.evaluation.light(self.space.rungs.suite, self.space.rungs.samples)
+            found["clean_accuracy"] = metrics["clean_accuracy"]
+            metrics |= {ON_THE_WAY + name: v for name, v in found.items() if not name.startswith(AT_THE_END)}
+        return metrics
 
     def _guarded(self, run: Callable[[], Any]) -> Any:
         try:
@@ -79,18 +129,22 @@ class SweepTrial(tune.Trainable):
         return None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        if self.evaluation is None:
-            state: dict[str, Any] = {}
-        elif self.result is not None:
-            state = {"model": self.evaluation.model.state_dict()}  # what an ended trial is still wanted for
-        else:
+        """What a trial goes on from; of an ended one what it is still wanted for."""
+        state: dict[str, Any] = {}
+        if self.result is not None:
+            state = {"result": self.result.model_dump_json(), "traceback": self.traceback}
+            state |= {"model": self.evaluation.model.state_dict()} if self.evaluation else {}
+        elif self.evaluation is not None:
             state = self.evaluation.state_dict()
-        torch.save(state, Path(checkpoint_dir) / STATE)
+        file = io.BytesIO()
+        torch.save(state, file)
+        self._saved = file.getvalue() if self.result is None else b""
+        (Path(checkpoint_dir) / STATE).write_bytes(file.getvalue())
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]  # its annotation is outdated
-        state = torch.load(Path(checkpoint_dir) / STATE, weights_only=True)
-        if self.evaluation is not None and "trainer" in state:
-            self.evaluation.load_state_dict(state)
+        """Ray's newest; where it cannot be read, the trial stays where `setup` found it."""
+        if self.evaluation is not None and self.result is None:
+            self._go_on_from(read_newest([str(Path(checkpoint_dir) / STATE)], self._device()))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)  # type: ignore[call-arg]

@@ -17,8 +17,8 @@ from snnsweep.measurement import Measurement
 from snnsweep.models import SNN
 from snnsweep.models.mix import Mix
 from snnsweep.results import store
+from snnsweep.sweep.checkpoints import newest_first, place_of, read_newest
 from snnsweep.sweep.space import Space
-from snnsweep.sweep.trainable import STATE
 from snnsweep.tracking.address import artifacts_of
 from snnsweep.tracking.mlflow import Tracker
 
@@ -61,13 +61,13 @@ def load_trial(folder: Path, trial_id: str, data_dir: Path | None = None) -> End
         raise UserError(f"trial {trial_id} {row['status']} ({row['cause']}); take one that finished")
     Space(facts["space"]["source"], facts["space"]["text"]).load()  # for the parts that it registers
     config = TrialConfig.from_flat(flat_of(row))
-    states = sorted((folder / "ray" / trial_id).glob(f"checkpoint_*/{STATE}"))
-    if not states:
-        raise UserError(f"trial {trial_id} has no checkpoint under {folder / 'ray' / trial_id}; restore it")
     device = device_of("auto")
+    state = read_newest(newest_first(place_of(folder), trial_id), device, "model")
+    if not state:
+        raise UserError(f"trial {trial_id} has no checkpoint that can be read under {place_of(folder)}; restore it")
     splits = data.load(config, device, data_dir or Path(facts["data_dir"]))
     model = models.build(config, splits.spec).to(device)
-    model.load_state_dict(torch.load(states[-1], weights_only=True, map_location=device)["model"])
+    model.load_state_dict(state["model"])
     return EndedTrial(trial_id, config, model.eval(), splits)
 
 

@@ -1,35 +1,69 @@
 """What every run of ours asks of Ray Tune."""
 
+import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
+from snnsweep.sweep.checkpoints import trial_id
+
 LOST_WORKERS = 3  # times that a trial goes on from its checkpoint after its process or machine was lost
+CHECKPOINTS = 2  # of a running trial: a crash can leave the newest one cut short
+
+
+def trial_name(trial: Trial) -> str:
+    """The id that users see: Optuna's number."""
+    return trial_id(trial.config["number"])
+
+
+class Ender(tune.Stopper):
+    """Ends a run of Ray's when its time is over or somebody says so. A clock that is set in between does not count.
+
+    Args:
+        seconds: from the first trial on; None for no limit.
+    """
+
+    def __init__(self, seconds: float | None = None):
+        self.seconds, self.since = seconds, 0.0
+        self.now = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    @property
+    def over(self) -> bool:
+        """Whether its time is."""
+        return self.seconds is not None and self.since > 0 and time.monotonic() - self.since > self.seconds
+
+    def stop_all(self) -> bool:
+        self.since = self.since or time.monotonic()
+        return self.now or self.over
 
 
 def tuner(
     trainable: type[tune.Trainable],
     given: dict[str, Any],
     resources: dict[str, float],
-    folder: Path,
+    place: str,
     name: str,
     callback: tune.Callback,
     trial_name: Callable[[Trial], str],
     side_by_side: int,
     param_space: dict[str, Any] | None = None,
+    ender: Ender | None = None,
     **search: Any,
 ) -> tune.Tuner:
-    """A Tuner whose trials keep one checkpoint each, after every step, and whose processes are reused.
+    """A Tuner whose trials write a checkpoint after every step, and whose processes are reused.
 
     Args:
         given: arguments of the trainable's `setup`, by way of the object store.
         resources: `cpu` and `gpu` of a trial.
-        folder, name: Ray's state lies in folder/name.
+        place, name: Ray's state lies in place/name, a folder or a URI.
         trial_name: short, for the folders too.
         side_by_side: trials at once.
+        ender: may end it early.
         search: further settings of `tune.TuneConfig`.
     """
     return tune.Tuner(
@@ -44,10 +78,13 @@ def tuner(
         ),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=str(folder),
+            storage_path=place,
             callbacks=[callback],
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1, checkpoint_at_end=True),
+            checkpoint_config=tune.CheckpointConfig(
+                num_to_keep=CHECKPOINTS, checkpoint_frequency=1, checkpoint_at_end=True
+            ),
             failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
+            stop=ender,
             verbose=0,
         ),
     )

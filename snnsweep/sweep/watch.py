@@ -1,98 +1,77 @@
-"""The driver's view of a running sweep: what Ray reports becomes rows, MLflow runs and progress."""
+"""The driver's view of a running sweep: what Ray reports becomes rows, told trials, MLflow runs and progress."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
 from snnsweep.config import TrialConfig
-from snnsweep.errors import UserError
-from snnsweep.result import Direction, Result, Status
-from snnsweep.results.front import front
-from snnsweep.results.store import Store, write_front
-from snnsweep.tracking.mlflow import Tracker
+from snnsweep.errors import SnnSweepError, UserError
+from snnsweep.result import ON_THE_WAY, Result, Status
+from snnsweep.results.store import Store
+from snnsweep.sweep.asha import Asha
+from snnsweep.sweep.checkpoints import keep_newest
+from snnsweep.sweep.ledger import OPEN_ENDED, told
+from snnsweep.sweep.progress import Progress
+from snnsweep.sweep.study import Teller
+from snnsweep.sweep.tuning import Ender, trial_name
+from snnsweep.tracking.spool import Spool
 
 ERRORS = "errors"  # in a sweep's folder: the tracebacks of failed trials
-
-
-@dataclass
-class Progress:
-    """What can be said of a sweep while it runs.
-
-    Attributes:
-        ended: trial counts by status.
-        running: epochs done of each running trial.
-        best: for each objective its best value among the finished and whose it is.
-        seconds: wall-clock times of the ended trials.
-        last: the last ended trial's id and result.
-    """
-
-    total: int
-    objectives: Mapping[str, Direction]
-    slots: int
-    ended: dict[Status, int] = field(default_factory=dict)
-    running: dict[str, int] = field(default_factory=dict)
-    best: dict[str, tuple[float, str]] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
-    started: float = field(default_factory=time.time)
-    front_size: int = 0
-    last: tuple[str, Result] | None = None
-
-    @property
-    def done(self) -> int:
-        return sum(self.ended.values())
-
-    @property
-    def left_s(self) -> float | None:
-        """Seconds left, from the median trial so far and the trials that run side by side."""
-        if not self.seconds:
-            return None
-        return median(self.seconds) * (self.total - self.done) / max(1, self.slots)
-
-    def note(self, trial_id: str, result: Result) -> None:
-        self.ended[result.status] = self.ended.get(result.status, 0) + 1
-        self.last = (trial_id, result)
-        if result.status != "finished":
-            return
-        for name, way in self.objectives.items():
-            value = result.metrics.get(name)
-            known = self.best.get(name)
-            if value is not None and (known is None or (value > known[0] if way == "maximize" else value < known[0])):
-                self.best[name] = (value, trial_id)
-
-
-def trial_name(trial: Trial) -> str:
-    """The id that users see: Optuna's number."""
-    return f"t{trial.config['number']:04d}"
+FULL = ("No space left on device", "Disk quota exceeded")
 
 
 class Recorder(tune.Callback):
-    """Writes each ended trial to the store and the tracker, and tells a listener."""
+    """Writes each ended trial to the store, then tells the study and MLflow of it, and a listener.
 
-    def __init__(self, store: Store, tracker: Tracker, progress: Progress, listener: Callable[[Progress], None]):
-        self.store, self.tracker, self.progress, self.listener = store, tracker, progress, listener
+    In this order: a crash after the first is mended by the next start of the sweep (`ledger.settle`).
+
+    Args:
+        place: of the checkpoints; an ended trial keeps one.
+        ender: is told to end the sweep where rows cannot be written any more.
+        asha: who stopped whom at which rung.
+
+    Attributes:
+        trouble: why the sweep cannot go on; None while it can.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        teller: Teller,
+        spool: Spool,
+        progress: Progress,
+        listener: Callable[[Progress], None],
+        place: str,
+        ender: Ender,
+        asha: Asha | None,
+    ):
+        self.store, self.teller, self.spool, self.progress, self.listener = store, teller, spool, progress, listener
+        self.place, self.ender, self.asha = place, ender, asha
+        self.trouble: Exception | None = None
         self._ended: set[str] = set()
         self._since: dict[str, float] = {}
-        self._trials: dict[str, Trial] = {}
+        self._at_rung: dict[str, dict[str, float]] = {}  # what was measured at the last one
+        self._open: dict[str, Trial] = {}
+        self._met = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles its callbacks; files, server and terminal stay with this process."""
         return {}
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        for trial in trials[len(self._trials) :]:  # Ray's list only grows
-            self._trials[trial_name(trial)] = trial
+        for trial in trials[self._met :]:  # Ray's list only grows
+            self._open[trial_name(trial)] = trial
+        self._met = len(trials)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         name = trial_name(trial)
-        self._since.setdefault(name, time.time())
+        self._since.setdefault(name, time.monotonic())
         self.progress.running.setdefault(name, 0)
-        self.tracker.start_trial(name, name, trial.config["flat"])
+        self.spool.start_trial(name, name, trial.config["flat"])
         self.listener(self.progress)
 
     def on_trial_result(
@@ -100,22 +79,36 @@ class Recorder(tune.Callback):
     ) -> None:
         name = trial_name(trial)
         if "result" in result:
-            keep_traceback(self.store.path.parent, name, result["traceback"])
-            self._end(trial, Result.model_validate_json(result["result"]))
+            self._end(trial, Result.model_validate_json(result["result"]), result["traceback"])
         elif "metrics" in result:
             self.progress.running[name] = result["epoch"]
-            self.tracker.log_epoch(name, result["epoch"], result["metrics"])
+            if found := _of_rung(result["metrics"]):
+                self._at_rung[name] = found
+            self.spool.log_epoch(name, result["epoch"], result["metrics"])
             self.listener(self.progress)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._end(trial, self._unfinished(trial, "stopped", "stopped before its end"))
+        name = trial_name(trial)
+        if self.asha and name in self.asha.stopped:
+            best = f"was not among the best of {self.asha.settings['eta']}"
+            self._end(trial, self._unfinished(trial, "stopped", f"at the rung of epoch {self.asha.stopped[name]} it {best}"))
+        if name in self._ended:
+            keep_newest(self.place, name)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._end(trial, self._unfinished(trial, "failed", cause_of(trial)))
+        cause = cause_of(trial)
+        if any(sign in cause for sign in FULL):  # no fault of the trial's
+            self._stop_for(SnnSweepError(f"{trial_name(trial)} could not write its checkpoint: {cause}"))
+        else:
+            self._end(trial, self._unfinished(trial, "failed", cause))
 
     def stop_rest(self, cause: str) -> None:
-        """Rows for the trials that were chosen but had not ended when the sweep did."""
-        for trial in self._trials.values():
+        """Rows for the trials that were chosen but had not ended when the sweep did. The study has them running still.
+
+        Args:
+            cause: one of `OPEN_ENDED`.
+        """
+        for trial in list(self._open.values()):
             self._end(trial, self._unfinished(trial, "stopped", cause))
 
     def _unfinished(self, trial: Trial, status: Status, cause: str) -> Result:
@@ -126,25 +119,43 @@ class Recorder(tune.Callback):
         epochs = self.progress.running.get(trial_name(trial), 0)
         return Result(status=status, config=config, cause=cause, epochs=epochs)
 
-    def _end(self, trial: Trial, result: Result) -> None:
+    def _end(self, trial: Trial, result: Result, traceback: str = "") -> None:
         name = trial_name(trial)
-        if name in self._ended:
+        if name in self._ended or self.trouble:
             return
-        self._ended.add(name)
+        found = next(filter(None, map(_of_rung, reversed(result.history))), self._at_rung.pop(name, {}))
+        result = result.model_copy(update={"metrics": found | result.metrics})
         row = result.row(name)
         if result.status == "failed":  # what was asked for, also where no config could be made of it
             row |= dict.fromkeys(result.config.to_flat()) | trial.config["flat"]
-        self.store.add(row)
-        self.tracker.end_trial(
-            name, result.status, result.metrics, result.warnings, result.cause, result.epochs, result.verdict
-        )
+        try:
+            keep_traceback(self.store.path.parent, name, traceback)
+            self.store.add(row)
+            if result.cause not in OPEN_ENDED:
+                self.teller.tell(trial.config["number"], *told(row, self.progress.objectives))
+        except (SnnSweepError, OSError) as error:
+            self._stop_for(error)
+            return
+        self._ended.add(name)
+        self._open.pop(name, None)
+        self._say(name, result)
+
+    def _say(self, name: str, result: Result) -> None:
+        said = (result.status, result.metrics, result.warnings, result.cause, result.epochs, result.verdict)
+        self.spool.end_trial(name, *said)
         self.progress.running.pop(name, None)
-        self.progress.seconds.append(time.time() - self._since.get(name, time.time()))
+        self.progress.seconds.append(time.monotonic() - self._since.pop(name, time.monotonic()))
         self.progress.note(name, result)
-        members = front(self.store.frame(), self.progress.objectives)
-        write_front(self.store.path.parent, members)
-        self.progress.front_size = len(members)
+        self.progress.front_size = self.store.front_size
         self.listener(self.progress)
+
+    def _stop_for(self, error: Exception) -> None:
+        self.trouble = self.trouble or error
+        self.ender.now = True
+
+
+def _of_rung(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name.startswith(ON_THE_WAY)}
 
 
 def keep_traceback(folder: Path, name: str, text: str) -> None:

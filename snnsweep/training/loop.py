@@ -1,5 +1,6 @@
 """The plain training loop, an epoch at a time, so that whoever drives it can report, checkpoint or stop in between."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ class Trainer:
 
     Attributes:
         epochs_done: finished epochs.
+        parts: in so many a batch goes through the network, one after the other; their gradients add up to the batch's,
+            but batch norm sees a part at a time.
     """
 
     def __init__(self, model: nn.Module, config: TrialConfig, split: Split):
@@ -30,6 +33,7 @@ class Trainer:
         self.schedule = _schedule(self.optimizer, config.train)
         self.rng = torch.Generator().manual_seed(config.seed)
         self.epochs_done = 0
+        self.parts = 1
 
     def epoch(self) -> dict[str, float]:
         """Trains one epoch; the mean loss and the rate it ran with.
@@ -52,14 +56,22 @@ class Trainer:
         """One optimiser step on a batch; its loss."""
         settings = self.config.train
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-            loss = self.objective(self.model, x, y, self.config, self.rng)
-        loss.backward()
+        losses = [self._backward(some, some_y, len(some_y) / len(y)) for some, some_y in self._divided(x, y)]
         if settings.grad_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip)
         self.optimizer.step()
         if self.after_step:
             self.after_step(self.model, self.config)
+        return torch.stack(losses).sum()
+
+    def _divided(self, x: Tensor, y: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+        return zip(x.chunk(self.parts), y.chunk(self.parts), strict=True)
+
+    def _backward(self, x: Tensor, y: Tensor, share: float) -> Tensor:
+        """The gradient of a part of a batch, by its share; its share of the loss."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16"):
+            loss = self.objective(self.model, x, y, self.config, self.rng) * share
+        loss.backward()
         return loss.detach().float()
 
     def _check_finite(self, loss: float) -> None:

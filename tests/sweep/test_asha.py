@@ -27,7 +27,7 @@ from snnsweep.sweep.scheduler import RUNGS, RungScheduler
 Costs = Sequence[float]
 THREE: dict[str, Direction] = {
     "clean_accuracy": "maximize",
-    "rung/robust_accuracy": "maximize",
+    "robust_accuracy": "maximize",
     "activity/synops": "minimize",
 }
 ONE: dict[str, Direction] = {"score": "maximize"}
@@ -119,7 +119,7 @@ def recorded_curves(seed: int, trials: int, longest: int) -> list[tuple[str, int
         curves[f"t{number:04d}"] = [
             {
                 "clean_accuracy": clean * (1 - math.exp(-epoch * pace)) + rng.gauss(0, 0.03),
-                "rung/robust_accuracy": round(robust * (1 - clean), 2),  # of few samples: it ties
+                "robust_accuracy": round(robust * (1 - clean), 2),  # of few samples: it ties
                 "activity/synops": 1e6 * synops,
                 "loss": 1.0,
             }
@@ -148,11 +148,11 @@ def decisions_of(asha: Asha, reports: Sequence[tuple[str, int, Mapping[str, Any]
 @pytest.mark.parametrize(
     ("seed", "eta", "brackets", "order", "names"),
     [
-        (0, 3, 1, "epsilon_net", ["clean_accuracy", "rung/robust_accuracy"]),
+        (0, 3, 1, "epsilon_net", ["clean_accuracy", "robust_accuracy"]),
         (1, 2, 1, "epsilon_net", list(THREE)),
         (2, 3, 3, "epsilon_net", list(THREE)),
         (3, 2, 3, "crowding", list(THREE)),
-        (4, 4, 1, "crowding", ["rung/robust_accuracy", "activity/synops"]),
+        (4, 4, 1, "crowding", ["robust_accuracy", "activity/synops"]),
         (5, 3, 2, "epsilon_net", ["activity/synops"]),
     ],
 )
@@ -393,7 +393,7 @@ def test_settings_are_checked(given_: dict[str, Any], said: str) -> None:
 
 def told(scheduler: RungScheduler, number: int, score: float, **more: Any) -> str:
     trial: Any = SimpleNamespace(config={"number": number})
-    return scheduler.on_trial_result(None, trial, {"epoch": 1, "metrics/score": score} | more)  # type: ignore[arg-type]
+    return scheduler.on_trial_result(None, trial, {"epoch": 1, "metrics/rung/score": score} | more)  # type: ignore[arg-type]
 
 
 def test_the_file_gives_the_rungs_back(tmp_path: Path) -> None:
@@ -454,7 +454,7 @@ def learner() -> type[tune.Trainable]:
             if self.epoch == EPOCHS:
                 return {"epoch": self.epoch, "result": "{}", "done": True}
             self.epoch += 1
-            metrics = {"clean_accuracy": self.quality * self.epoch, "rung/robust_accuracy": self.quality / 2}
+            metrics = {"rung/clean_accuracy": self.quality * self.epoch, "rung/robust_accuracy": self.quality / 2}
             return {"epoch": self.epoch, "metrics": metrics, "done": False}
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -495,7 +495,7 @@ def cluster() -> Iterator[None]:
 
 def test_through_ray(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AIR_NEW_OUTPUT", "0")
-    metrics = {name: THREE[name] for name in ("clean_accuracy", "rung/robust_accuracy")}
+    metrics = {name: THREE[name] for name in ("clean_accuracy", "robust_accuracy")}
     scheduler, witness = RungScheduler(Asha(metrics, EPOCHS), tmp_path / RUNGS), Witness()
     trainable = learner()
     tune.Tuner(
@@ -524,7 +524,7 @@ def test_through_ray(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         if stopped := asha.stopped.get(f"t{number:04d}"):
             assert last["epoch"] == stopped == len(seen)
             assert "result" not in last
-            assert set(last["metrics"]) == set(metrics)  # not flattened for a callback
+            assert set(last["metrics"]) == {f"rung/{name}" for name in metrics}  # not flattened for a callback
         else:
             assert last["result"] == "{}"
             assert len(seen) == EPOCHS + 1

@@ -27,10 +27,10 @@ BROKEN = Space(
 )
 
 
-def trial(flat: dict, space: Space = SPACE, **config) -> SweepTrial:
+def trial(flat: dict, space: Space = SPACE, given: dict | None = None, **config) -> SweepTrial:
     class Bound(SweepTrial):
         def setup(self, config: dict) -> None:
-            super().setup(config, space=space, data_dir="data", threads=1)
+            super().setup(config, space=space, data_dir="data", threads=1, **(given or {}))
 
     return Bound({"number": 0, "flat": flat, **config})
 
@@ -93,7 +93,8 @@ def test_a_suggestion_with_a_cause_fails_at_once(tmp_path: Path):
     result = finish(failing)
     assert (result.status, result.cause, result.epochs) == ("failed", "mine.py: a rare branch", 0)
     failing.save_checkpoint(str(tmp_path))
-    assert torch.load(tmp_path / STATE, weights_only=True) == {}
+    state = torch.load(tmp_path / STATE, weights_only=True)
+    assert Result.model_validate_json(state["result"]) == result
 
 
 @pytest.mark.parametrize("ended", [False, True])
@@ -106,3 +107,86 @@ def test_checkpoints_load_without_pickle_and_keep_the_weights(ended: bool, tmp_p
     state = torch.load(tmp_path / STATE, weights_only=True)
     weights = state["model"] if ended else state["trainer"]["model"]
     assert all(torch.equal(value, weights[name]) for name, value in running.evaluation.model.state_dict().items())
+
+
+def saved(running: SweepTrial, place: Path, number: int) -> Path:
+    folder = place / "ray" / "t0000" / f"checkpoint_{number:06d}"
+    folder.mkdir(parents=True)
+    running.save_checkpoint(str(folder))
+    return folder / STATE
+
+
+def test_a_trial_goes_on_from_its_newest_checkpoint_that_is_whole(tmp_path: Path):
+    whole, place = finish(trial(FLAT)), {"place": str(tmp_path)}
+    lost = trial(FLAT, given=place)
+    lost.step()
+    saved(lost, tmp_path, 0)
+    lost.step()
+    newest = saved(lost, tmp_path, 1)
+    assert trial(FLAT, given=place).step()["done"]  # after two epochs of two, it attacks
+    newest.write_bytes(newest.read_bytes()[:-100])
+    again = trial(FLAT, given=place)
+    assert again.evaluation and again.evaluation.trainer.epochs_done == 1
+    again.load_checkpoint(str(newest.parent))  # as Ray does after the process was lost
+    assert again.evaluation.trainer.epochs_done == 1
+    assert without_times(finish(again)) == without_times(whole)
+
+
+def test_what_an_ended_trial_found_is_not_looked_for_again(tmp_path: Path):
+    """The driver died before it could write the row."""
+    ended = trial(FLAT)
+    result = finish(ended)
+    saved(ended, tmp_path, 3)
+    again = trial(FLAT, given={"place": str(tmp_path)}).step()
+    assert (again["done"], Result.model_validate_json(again["result"])) == (True, result)
+
+
+RUNGS = Space("rungs.py", 'RUNGS = {"suite": "trail", "samples": 7}\ndef space(trial): return {}\n')
+
+
+@pytest.mark.parametrize("encoder", ["poisson", "direct"])
+def test_a_look_at_a_rung_changes_nothing(encoder: str):
+    flat = FLAT | {"encoder.name": encoder}
+    looked = trial(flat, RUNGS, {"rungs": (1, 2)})
+    seen = looked.step()["metrics"]
+    assert {"rung/clean_accuracy", "rung/robust_accuracy", "rung/gradient_sparsity", "rung/activity/synops"} <= set(seen)
+    assert (seen["rung/robust_accuracy/n"], seen["rung/clean_accuracy"]) == (7, seen["clean_accuracy"])
+    assert not any(name.startswith(("rung/time/", "rung/audit/")) for name in seen)
+    assert not any(name.startswith("rung/") for name in looked.step()["metrics"])  # no rung at the last epoch
+    assert without_times(finish(looked)) == without_times(finish(trial(flat)))
+
+
+GREEDY = Space(
+    "greedy.py",
+    "import torch\nfrom snnsweep import neurons\n"
+    '@neurons.register("greedy")\n'
+    'class Greedy(neurons.get("lif")):\n'
+    '    """Has memory for so many images."""\n'
+    "    most = 40\n"
+    "    def forward(self, x):\n"
+    "        if x.shape[1] > self.most: raise torch.OutOfMemoryError('out of memory')\n"
+    "        return super().forward(x)\n"
+    "def space(trial): return {}\n",
+)
+
+
+def test_out_of_memory_is_tried_once_more_in_halves():
+    """64 images do not fit, 32 do."""
+    flat = FLAT | {"neuron.name": "greedy", "encoder.name": "direct"}
+    result = finish(trial(flat, GREEDY))
+    assert (result.status, result.epochs) == ("finished", 2)
+    assert "memory ran out: each batch went through in 2 parts, of which batch norm saw one at a time" in result.warnings
+    never = finish(trial(flat, Space("greedy.py", GREEDY.text.replace("most = 40", "most = 20"))))
+    assert (never.status, never.cause) == ("failed", "OutOfMemoryError: out of memory")
+
+
+def test_out_of_memory_in_the_attack_alone_keeps_the_training(tmp_path: Path):
+    once = GREEDY.text.replace("x.shape[1] > self.most", "not self.training and x.shape[1] == 20 and x.requires_grad")
+    running = trial(FLAT | {"neuron.name": "greedy", "encoder.name": "direct"}, Space("greedy.py", once))
+    for _ in range(2):
+        running.step()
+        running.save_checkpoint(str(tmp_path))
+    before = {name: value.clone() for name, value in running.evaluation.model.state_dict().items()}
+    finish(running)
+    after = running.evaluation.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())

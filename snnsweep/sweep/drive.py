@@ -1,0 +1,115 @@
+"""One start of a sweep: the study is asked, Ray runs, and every end is written down. A resumed sweep starts once more.
+
+Ray's own state is never read back (it is not written atomically, and does not know what was asked after it was saved).
+What counts is the study, the rows and the checkpoints: a trial that the study has as running and that has no row of its
+own end is handed out again, and goes on from its newest checkpoint.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from ray.tune import TuneError
+
+from snnsweep.config import Flat
+from snnsweep.errors import SnnSweepError
+from snnsweep.results.store import Store
+from snnsweep.sweep import checkpoints
+from snnsweep.sweep.asha import Asha
+from snnsweep.sweep.ledger import BROKE, INTERRUPTED, OUT_OF_TIME, has_ended, settle
+from snnsweep.sweep.progress import Progress
+from snnsweep.sweep.scheduler import RUNGS, RungScheduler
+from snnsweep.sweep.search import StudySearcher
+from snnsweep.sweep.signals import ending_on_signal
+from snnsweep.sweep.space import Space
+from snnsweep.sweep.study import Teller, running
+from snnsweep.sweep.trainable import SweepTrial
+from snnsweep.sweep.tuning import Ender, trial_name, tuner
+from snnsweep.sweep.watch import Recorder
+from snnsweep.tracking.spool import Spool
+
+
+@dataclass
+class Drive:
+    """What a start of a sweep needs.
+
+    Attributes:
+        trials: that have an end of their own when the sweep is over.
+        place: of the checkpoints, see `checkpoints.root`.
+        given: what every trial's `setup` gets beside its config.
+        resources: `cpu` and `gpu` of a trial.
+        asha: who goes on at the rungs; None where nobody is stopped.
+        time_budget: seconds.
+        interrupted: whether a signal ended it.
+        status: of the sweep: `finished`, `interrupted` or `out of time`.
+    """
+
+    space: Space
+    folder: Path
+    trials: int
+    study: optuna.Study
+    store: Store
+    spool: Spool
+    place: str
+    given: Mapping[str, Any]
+    resources: Mapping[str, float]
+    side_by_side: int
+    defaults: Flat
+    overrides: Flat
+    asha: Asha | None
+    time_budget: float | None
+    listener: Callable[[Progress], None]
+    interrupted: bool = False
+    status: str = "finished"
+
+    def run(self) -> None:
+        """Until all trials have ended, or something ends the sweep.
+
+        Raises:
+            SnnSweepError: it broke; what had ended is kept.
+        """
+        teller = Teller(self.study, self.space.objectives)
+        ended = [row for row in self.store.rows.values() if has_ended(row)]
+        again = settle(teller, running(self.study), self.store.rows, self.space.objectives)
+        progress = Progress(self.trials, self.space.objectives, self.side_by_side)
+        progress.take_over(ended)
+        ender = Ender(self.time_budget)
+        recorder = Recorder(self.store, teller, self.spool, progress, self.listener, self.place, ender, self.asha)
+        searcher = StudySearcher(self.study, self.space, self.defaults, self.overrides, again)
+        if (left := self.trials - len(ended)) > 0:
+            self._tune(left, searcher, recorder, ender)
+
+    def _tune(self, left: int, searcher: StudySearcher, recorder: Recorder, ender: Ender) -> None:
+        scheduler = {"scheduler": RungScheduler(self.asha, self.folder / RUNGS)} if self.asha else {}
+        run = tuner(
+            SweepTrial,
+            {**self.given, "space": self.space, "place": self.place, "rungs": self.asha.rungs if self.asha else ()},
+            dict(self.resources),
+            self.place,
+            checkpoints.next_run(self.place),
+            recorder,
+            trial_name,
+            self.side_by_side,
+            ender=ender,
+            search_alg=searcher,
+            num_samples=left,
+            **scheduler,
+        )
+        cause = BROKE
+        try:
+            with ending_on_signal(self._interrupt):
+                run.fit()
+            if recorder.trouble:
+                raise recorder.trouble
+            if self.interrupted or ender.over:
+                self.status = "interrupted" if self.interrupted else "out of time"
+            cause = INTERRUPTED if self.interrupted else OUT_OF_TIME
+        except (TuneError, OSError) as error:
+            raise SnnSweepError(" ".join(str(error.__cause__ or error).split())) from error
+        finally:
+            recorder.stop_rest(cause)
+
+    def _interrupt(self) -> None:
+        self.interrupted = True
