@@ -59,7 +59,7 @@ def space_works(space: Space, seed: int, defaults: Flat, overrides: Flat, folder
         UserError: all that is wrong.
     """
     found: list[TrialConfig] = []
-    all_at_once([lambda: space.objectives, lambda: found.extend(space.probe(seed, defaults, overrides))])
+    all_at_once([lambda: space.objectives, lambda: space.rungs, lambda: found.extend(space.probe(seed, defaults, overrides))])
     sets = {_files(config): config for config in found}
     all_at_once(
         [
@@ -134,22 +134,26 @@ def _files(config: TrialConfig) -> tuple[object, ...]:
 
 
 def _objectives_exist(space: Space, configs: list[TrialConfig], folder: Path) -> None:
-    """That each sampled variant reports every objective."""
+    """That each sampled variant reports every objective, and at its rungs what is compared there."""
     always = OBJECTIVES.keys() - OF_SPIKES
-    asked = [name for name in space.objectives if name not in always]
-    of_layers = any(not name.startswith((PER_ATTACK, PER_CHECK)) for name in asked)
-    for config in configs if asked else ():
-        figures = [f"{PER_ATTACK}{name}" for name in attack_figures(config.attack.suite)]
-        figures += [f"{PER_CHECK}{check.__name__}" for check in ALWAYS]
+    at_rungs = space.rungs.metrics if space.rungs else {}
+    asked = {"OBJECTIVES": space.objectives, "RUNGS: metrics": at_rungs}
+    asked_for = {where: [name for name in names if name not in always] for where, names in asked.items()}
+    rare = [name for names in asked_for.values() for name in names]
+    of_layers = any(not name.startswith((PER_ATTACK, PER_CHECK)) for name in rare)
+    for config in configs if rare else ():
+        others = [f"{PER_CHECK}{check.__name__}" for check in ALWAYS]
         if of_layers:
-            figures += _layer_figures(models.build(config, data.spec(config, folder)))
-        for objective in asked:
-            if objective not in figures:
-                family = next((prefix for prefix in FAMILIES if objective.startswith(prefix)), "")
+            others += _layer_figures(models.build(config, data.spec(config, folder)))
+        for where, names in asked_for.items():
+            suite = space.rungs.suite if space.rungs and where != "OBJECTIVES" else config.attack.suite
+            figures = [f"{PER_ATTACK}{name}" for name in attack_figures(suite)] + others
+            if lost := [name for name in names if name not in figures]:
+                family = next((prefix for prefix in FAMILIES if lost[0].startswith(prefix)), "")
                 alike = [name for name in figures if name.startswith(family)]
                 raise SpaceError(
-                    f"{space.source}: OBJECTIVES: {objective!r} is not reported by every variant of this space; "
-                    f"{nearest(objective, alike)}"
+                    f"{space.source}: {where}: {lost[0]!r} is not reported by every variant of this space; "
+                    f"{nearest(lost[0], alike)}"
                 )
 
 
