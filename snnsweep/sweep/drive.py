@@ -21,10 +21,10 @@ from snnsweep.sweep.asha import Asha
 from snnsweep.sweep.ledger import BROKE, INTERRUPTED, OUT_OF_TIME, has_ended, settle
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.scheduler import RUNGS, RungScheduler
-from snnsweep.sweep.search import StudySearcher
+from snnsweep.sweep.search import StudySearcher, Teller
 from snnsweep.sweep.signals import ending_on_signal
 from snnsweep.sweep.space import Space
-from snnsweep.sweep.study import Teller, running
+from snnsweep.sweep.study import running
 from snnsweep.sweep.trainable import SweepTrial
 from snnsweep.sweep.tuning import Ender, trial_name, tuner
 from snnsweep.sweep.watch import Recorder
@@ -70,7 +70,7 @@ class Drive:
         Raises:
             SnnSweepError: it broke; what had ended is kept.
         """
-        teller = Teller(self.study, self.space.objectives)
+        teller = Teller(self.study)
         ended = [row for row in self.store.rows.values() if has_ended(row)]
         again = settle(teller, running(self.study), self.store.rows, self.space.objectives)
         progress = Progress(self.trials, self.space.objectives, self.side_by_side)

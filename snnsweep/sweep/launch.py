@@ -20,14 +20,15 @@ from snnsweep.sweep import preflight
 from snnsweep.sweep.checkpoints import root
 from snnsweep.sweep.cluster import check_checkpoints, check_storage, connect, gpus_by_default, slots
 from snnsweep.sweep.drive import Drive
+from snnsweep.sweep.earlier import warm
 from snnsweep.sweep.lock import alone_in
 from snnsweep.sweep.memory import shares
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.provenance import now, params, provenance, tags
-from snnsweep.sweep.samplers import SAMPLERS, check_sampler
+from snnsweep.sweep.samplers import SAMPLERS, check_sampler, seeded
 from snnsweep.sweep.sharing import arrays_of
 from snnsweep.sweep.space import SMOKE, Space
-from snnsweep.sweep.study import open_study, warm
+from snnsweep.sweep.study import open_study
 from snnsweep.tracking import address as address_book
 from snnsweep.tracking.mlflow import Tracker
 from snnsweep.tracking.spool import Spool
@@ -208,7 +209,7 @@ class Sweep:
         """Opens the study and MLflow's run; what `sweep.json` says."""
         self._open_study(fresh=True)
         if self.warm_start:
-            warm(self.study, Path(self.warm_start), self.space, self._defaults, self._overrides)
+            warm(self.study, Path(self.warm_start), self.space, self._defaults, self._overrides, self.seed)
         facts = self._provenance()
         facts["mlflow_experiment_id"] = self.tracker.experiment_id
         facts["mlflow_run_id"] = self.tracker.start_sweep(self.name, tags(facts), params(facts), self._note())
@@ -220,8 +221,8 @@ class Sweep:
 
     def _open_study(self, fresh: bool) -> None:
         startup = max(4, min(10, self.trials // 3))
-        given = (self.folder, self.name, self.space.objectives, self.sampler, self.seed, startup)
-        self.study = open_study(*given, url=self.optuna_storage, fresh=fresh)
+        sampler = seeded(self.sampler, self.seed, startup)
+        self.study = open_study(self.folder, self.name, self.space.objectives, sampler, self.optuna_storage, fresh)
 
     @property
     def _defaults(self) -> Flat:

@@ -6,7 +6,7 @@ from typing import Any
 
 from snnsweep.result import ON_THE_WAY, Direction, Status
 from snnsweep.sweep.checkpoints import trial_id
-from snnsweep.sweep.study import Teller
+from snnsweep.sweep.search import Teller
 
 INTERRUPTED, OUT_OF_TIME, BROKE = "interrupted", "the time budget ended", "the sweep broke"
 OPEN_ENDED = (INTERRUPTED, OUT_OF_TIME, BROKE)  # a trial stopped for one of these is gone on with by a resumed sweep

@@ -9,13 +9,14 @@ from snnsweep.errors import UserError
 from snnsweep.results import store
 from snnsweep.sweep import preflight
 from snnsweep.sweep.checkpoints import number_of
+from snnsweep.sweep.earlier import compatible
 from snnsweep.sweep.launch import Sweep
 from snnsweep.sweep.ledger import has_ended
 from snnsweep.sweep.lock import alone_in
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.provenance import now, params, tags, versions
 from snnsweep.sweep.space import Space
-from snnsweep.sweep.study import again_as_new, compatible
+from snnsweep.sweep.study import again_as_new, check_has
 from snnsweep.tracking.spool import Spool
 
 NEEDED = {"cpus_per_trial", "data_dir", "gpus_per_trial", "max_concurrent", "mlflow_run_id", "sampler", "seed", "space"}
@@ -130,10 +131,10 @@ class ResumedSweep(Sweep):
 
     def _enough_asked(self) -> None:
         rows = store.load_results(self.folder).to_dict("records")
-        self.failed = [row for row in rows if row["status"] == "failed"]
-        ended = sum(map(has_ended, rows))
-        if self.trials < ended:
-            raise UserError(f"--trials {self.trials}: {ended} have ended already; give as many or more")
+        self.ended = [row["trial_id"] for row in rows if has_ended(row)]
+        self.failed = [row["trial_id"] for row in rows if row["status"] == "failed"]
+        if self.trials < len(self.ended):
+            raise UserError(f"--trials {self.trials}: {len(self.ended)} have ended already; give as many or more")
 
     @contextmanager
     def _own_folder(self) -> Iterator[None]:
@@ -143,8 +144,10 @@ class ResumedSweep(Sweep):
     def _begin(self) -> dict[str, Any]:
         self._open_study(fresh=False)
         compatible(self.study, self.space, self._defaults, self._overrides, self.seed)
+        check_has(self.study, [number_of(name) for name in self.ended])
         if self.retry_failed:
-            self.trials += sum(again_as_new(self.study, number_of(row["trial_id"])) for row in self.failed)
+            again = {again_as_new(self.study, number_of(name)) for name in self.failed}
+            self.trials += len(again)
         facts = self._provenance()
         start = {key: facts[key] for key in ("started", "command", "versions", "machine", "git_commit", "trials")}
         start |= {key: facts[key] for key in ("cpus_per_trial", "gpus_per_trial", "trials_side_by_side")}

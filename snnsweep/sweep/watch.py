@@ -16,7 +16,7 @@ from snnsweep.sweep.asha import Asha
 from snnsweep.sweep.checkpoints import keep_newest
 from snnsweep.sweep.ledger import OPEN_ENDED, told
 from snnsweep.sweep.progress import Progress
-from snnsweep.sweep.study import Teller
+from snnsweep.sweep.search import Teller
 from snnsweep.sweep.tuning import Ender, trial_name
 from snnsweep.tracking.spool import Spool
 
