@@ -1,139 +1,149 @@
-"""Optuna behind Ray Tune's `Searcher`: a persistent study, asked and told.
+"""Optuna behind Ray Tune: `StudySearcher` asks the study for variants, `Teller` tells it how they ended.
 
 Ray's own OptunaSearch tells Optuna a trial that was stopped early as complete, leaves one with a missing value
-running for ever, and pickles the user's functions. Here every ended trial is told finite values; one that did not
-finish gets the worst ones and a violated constraint, since TPE learns nothing from a failed state.
+running for ever, never tells one that was run again, and pickles the storage with its password. Here every ended
+trial is told finite values; one that did not finish has a violated constraint, since TPE learns nothing from a failed
+state.
 """
 
-import json
 import math
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler, BruteForceSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from snnsweep.config import Flat
 from snnsweep.errors import SpaceError
-from snnsweep.result import Direction, Result, Status
+from snnsweep.result import Status
+from snnsweep.sweep.samplers import GridSampler
 from snnsweep.sweep.space import Space
+from snnsweep.sweep.study import CONSTRAINT, RETRY, objectives_of, trial_of
 
-STUDY_FILE = "study.log"
-CONSTRAINT = "not_finished"  # above 0 for a trial whose values are not its own
 UNBOUNDED = 1e6  # told for a metric to be minimised of which nothing was seen yet
-
-
-def _tpe(seed: int, startup: int) -> BaseSampler:
-    return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True)
-
-
-class GridSampler(BruteForceSampler):
-    """Every combination of the space once, in an order drawn from the seed."""
-
-    def after_trial(self, *ended: Any) -> None:
-        """Optuna's own would stop an `optimize` loop here; `StudySearcher` ends the sweep at the first repetition."""
-
-
-SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
-    "tpe": _tpe,
-    "nsga2": lambda seed, startup: NSGAIISampler(seed=seed, population_size=max(startup, 8)),
-    "random": lambda seed, startup: RandomSampler(seed=seed),
-    "grid": lambda seed, startup: GridSampler(seed=seed),
-}
-
-
-def check_sampler(sampler: str, space: Space, defaults: Flat, overrides: Flat) -> None:
-    """A grid needs steps: draws one variant.
-
-    Raises:
-        SpaceError: the space suggests a float without `step`, or fails otherwise.
-    """
-    if sampler == "grid":
-        space.sample(optuna.create_study(sampler=GridSampler(seed=0)).ask(), defaults, overrides)
-
-
-def open_study(folder: Path, name: str, objectives: Mapping[str, Direction], sampler: BaseSampler) -> optuna.Study:
-    """The sweep's study, in a journal file that `optuna-dashboard` opens."""
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / STUDY_FILE)))
-    study = optuna.create_study(
-        storage=storage, study_name=name, directions=list(objectives.values()), sampler=sampler, load_if_exists=True
-    )
-    study.set_metric_names(list(objectives))
-    return study
+LEAST_VIOLATION = 1e-3  # of a trial that was stopped after its last epoch
 
 
 class StudySearcher(Searcher):
-    """Asks a study for variants and tells it their results.
+    """Asks a study for variants.
 
-    A suggestion is `{"number": int, "flat": config}`, or with "cause" in place of a valid config where the space
-    failed for these parameters.
+    A suggestion is `{"number": int, "flat": config, "checkpoints": list}`, with a further "cause" where the space
+    failed for these parameters; "flat" then holds the parameters alone.
 
-    Attributes:
-        open: Optuna's trials that have not ended, by Ray's trial id.
+    Args:
+        study: its sampler is asked.
+        again: numbers of trials that were asked for before and not told: these come first, as they were.
+        checkpoints: where the trial of such a number can go on from; a new trial has none.
     """
 
-    def __init__(self, study: optuna.Study, space: Space, defaults: Flat, overrides: Flat):
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Space,
+        defaults: Flat,
+        overrides: Flat,
+        again: Sequence[int] = (),
+        checkpoints: Callable[[int], list[str]] = lambda number: [],
+    ):
         super().__init__()
         self.study, self.space, self.defaults, self.overrides = study, space, defaults, overrides
-        self.objectives = space.objectives
-        self.open: dict[str, optuna.Trial] = {}
-        self._worst: dict[str, float] = {}
+        self.again, self.checkpoints = deque(again), checkpoints
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]  # FINISHED is a string
-        trial = self.study.ask()
-        suggestion: dict[str, Any] = {"number": trial.number}
+        while self.again:
+            number = self.again.popleft()
+            if suggestion := self._sample(trial_of(self.study, number)):
+                return suggestion | {"checkpoints": self.checkpoints(number)}
+        return self._sample(self.study.ask()) or Searcher.FINISHED
+
+    def _sample(self, trial: optuna.Trial) -> dict[str, Any] | None:
+        """A suggestion; None where the grid has nothing left, and repeats itself."""
+        suggestion: dict[str, Any] = {"number": trial.number, "checkpoints": []}
         try:
             suggestion["flat"] = self.space.sample(trial, self.defaults, self.overrides).to_flat()
         except SpaceError as error:
             suggestion |= {"flat": dict(trial.params), "cause": str(error)}
-        if isinstance(self.study.sampler, GridSampler) and self._seen(trial):
+        if isinstance(self.study.sampler, GridSampler) and RETRY not in trial.user_attrs and self._seen(trial):
             trial.set_user_attr("cause", "the grid is spent")
             self.study.tell(trial, state=TrialState.FAIL)
-            return Searcher.FINISHED
-        self.open[trial_id] = trial
+            return None
         return suggestion
 
     def _seen(self, trial: optuna.Trial) -> bool:
-        return any(earlier.params == trial.params for earlier in self.study.get_trials()[: trial.number])
-
-    def close(self) -> None:
-        """Tells the trials that never ended as stopped: none stays running in the study for ever."""
-        for trial_id in list(self.open):
-            trial = self.open.pop(trial_id)
-            self._tell_nothing(trial, "stopped")
+        earlier = self.study.get_trials(deepcopy=False)[: trial.number]
+        return any(other.params == trial.params for other in earlier)
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        if trial_id not in self.open:
+        """Nothing: Ray says this before the trial's row is on disk. `Teller` is called after that, so that what a crash
+        leaves between the two is a row whose trial still runs in the study, and can be told from the row.
+        """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its searcher. The study stays where it is; a storage may hold a password."""
+        return self.__dict__ | {"study": None, "checkpoints": None}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Ray's snapshot: empty, for the study is the state."""
+        Path(checkpoint_path).touch()
+
+
+class Teller:
+    """Tells a study how its trials ended. The worst values known are those of its finished trials."""
+
+    def __init__(self, study: optuna.Study):
+        self.study, self.objectives = study, objectives_of(study)
+        self._worst: dict[str, float] = {}
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            if all(violated <= 0 for violated in trial.constraints.values()):
+                self._remember(trial.values)
+
+    def tell(
+        self,
+        number: int,
+        status: Status,
+        values: Mapping[str, float | None],
+        cause: str = "",
+        violation: float | None = None,
+    ) -> None:
+        """Tells an ended trial, once; after that nothing changes it.
+
+        Finished with all its objectives finite, it is told these. Stopped, it is told those of `values` that are
+        finite, the worst for the others, and `violation`. Everything else is told the worst, and 1.
+
+        Args:
+            number: Optuna's.
+            values: metrics, of which the objectives are looked for.
+            cause: why it did not finish.
+            violation: of a stopped trial, the share of its epochs that it did not train; by default 1.
+
+        Raises:
+            UserError: the study has no such trial.
+            OSError: the study cannot be written; to be told again.
+        """
+        trial = trial_of(self.study, number)
+        if self.study.get_trials(deepcopy=False)[number].state.is_finished():
             return
-        text = (result or {}).get("result")
-        trial = self.open.pop(trial_id)
-        if text and not error:
-            self._tell(trial, Result.model_validate_json(text))
-        else:
-            self._tell_nothing(trial, "failed" if error else "stopped")
-
-    def _tell(self, trial: optuna.Trial, outcome: Result) -> None:
-        metrics = outcome.metrics if outcome.status == "finished" else {}
-        values = [metrics.get(name, math.nan) for name in self.objectives]
-        if outcome.cause:
-            trial.set_user_attr("cause", outcome.cause)
-        if not all(map(math.isfinite, values)):
-            self._tell_nothing(trial, outcome.status)
-            return
-        self._remember(values)
-        self._finish(trial, outcome.status, values, 0.0)
-
-    def _tell_nothing(self, trial: optuna.Trial, status: Status) -> None:
-        self._finish(trial, status, [self.worst(name) for name in self.objectives], 1.0)
-
-    def _finish(self, trial: optuna.Trial, status: Status, values: list[float], violated: float) -> None:
-        trial.set_constraint(CONSTRAINT, violated)
+        told, violated = self._told(status, [_number(values.get(name)) for name in self.objectives], violation)
         trial.set_user_attr("status", status)
-        self.study.tell(trial, values)
+        if cause:
+            trial.set_user_attr("cause", cause)
+        if CONSTRAINT not in trial.constraints:  # a crash may have come after it
+            trial.set_constraint(CONSTRAINT, violated)
+        self.study.tell(trial, told)
+        if not violated:
+            self._remember(told)
+
+    def _told(self, status: Status, found: list[float], violation: float | None) -> tuple[list[float], float]:
+        worst = [self.worst(name) for name in self.objectives]
+        if status == "finished" and all(map(math.isfinite, found)):
+            return found, 0.0
+        if status != "stopped":
+            return worst, 1.0
+        share = 1.0 if violation is None or math.isnan(violation) else min(max(violation, LEAST_VIOLATION), 1.0)
+        return [own if math.isfinite(own) else bad for own, bad in zip(found, worst, strict=True)], share
 
     def worst(self, name: str) -> float:
         """A finite value that no finished trial is worse than: 0 for what is maximised, else the worst seen."""
@@ -141,15 +151,15 @@ class StudySearcher(Searcher):
             return min(0.0, self._worst.get(name, 0.0))
         return self._worst.get(name, UNBOUNDED)
 
-    def _remember(self, values: list[float]) -> None:
+    def _remember(self, values: Sequence[float]) -> None:
         for (name, way), value in zip(self.objectives.items(), values, strict=True):
             pick = min if way == "maximize" else max
             self._worst[name] = pick(self._worst.get(name, value), value)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Ray pickles its searcher. The study stays where it is; a storage may hold a password."""
-        return self.__dict__ | {"study": None, "open": {}}
 
-    def save(self, checkpoint_path: str) -> None:
-        """Ray's snapshot: the study is the state; beside it is written which of Ray's trials is which of Optuna's."""
-        Path(checkpoint_path).write_text(json.dumps({ray_id: trial.number for ray_id, trial in self.open.items()}))
+def _number(value: Any) -> float:
+    """NaN for what a trial's row has not."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
