@@ -234,7 +234,7 @@ class Sweep:
 
     def _drive(self, facts: dict[str, Any]) -> None:
         rows = store.Store(self.folder, facts, objectives=self.space.objectives)
-        spool = Spool(self.folder, self.tracker)
+        spool = Spool(self.folder, self.tracker, facts["mlflow_run_id"])
         self._open_run(facts, spool)
         drive = self._start_of(rows, spool)
         self.status = "broken"

@@ -160,4 +160,4 @@ class ResumedSweep(Sweep):
         return facts
 
     def _open_run(self, facts: dict[str, Any], spool: Spool) -> None:
-        spool.start_sweep(self.name, tags(facts), params(facts), self._note(), facts["mlflow_run_id"])
+        spool.start_sweep(self.name, tags(facts), params(facts), self._note())

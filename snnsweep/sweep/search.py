@@ -8,7 +8,7 @@ state.
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,12 @@ LEAST_VIOLATION = 1e-3  # of a trial that was stopped after its last epoch
 class StudySearcher(Searcher):
     """Asks a study for variants.
 
-    A suggestion is `{"number": int, "flat": config, "checkpoints": list}`, with a further "cause" where the space
-    failed for these parameters; "flat" then holds the parameters alone.
+    A suggestion is `{"number": int, "flat": config}`, with a further "cause" where the space failed for these
+    parameters; "flat" then holds the parameters alone.
 
     Args:
         study: its sampler is asked.
         again: numbers of trials that were asked for before and not told: these come first, as they were.
-        checkpoints: where the trial of such a number can go on from; a new trial has none.
     """
 
     def __init__(
@@ -46,22 +45,20 @@ class StudySearcher(Searcher):
         defaults: Flat,
         overrides: Flat,
         again: Sequence[int] = (),
-        checkpoints: Callable[[int], list[str]] = lambda number: [],
     ):
         super().__init__()
         self.study, self.space, self.defaults, self.overrides = study, space, defaults, overrides
-        self.again, self.checkpoints = deque(again), checkpoints
+        self.again = deque(again)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]  # FINISHED is a string
         while self.again:
-            number = self.again.popleft()
-            if suggestion := self._sample(trial_of(self.study, number)):
-                return suggestion | {"checkpoints": self.checkpoints(number)}
+            if suggestion := self._sample(trial_of(self.study, self.again.popleft())):
+                return suggestion
         return self._sample(self.study.ask()) or Searcher.FINISHED
 
     def _sample(self, trial: optuna.Trial) -> dict[str, Any] | None:
         """A suggestion; None where the grid has nothing left, and repeats itself."""
-        suggestion: dict[str, Any] = {"number": trial.number, "checkpoints": []}
+        suggestion: dict[str, Any] = {"number": trial.number}
         try:
             suggestion["flat"] = self.space.sample(trial, self.defaults, self.overrides).to_flat()
         except SpaceError as error:
@@ -83,7 +80,7 @@ class StudySearcher(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles its searcher. The study stays where it is; a storage may hold a password."""
-        return self.__dict__ | {"study": None, "checkpoints": None}
+        return self.__dict__ | {"study": None}
 
     def save(self, checkpoint_path: str) -> None:
         """Ray's snapshot: empty, for the study is the state."""

@@ -227,23 +227,14 @@ def test_a_resumed_sweep_goes_on_with_what_ran_and_repeats_nothing(sampler: str,
     for _ in range(2):  # the second is killed at once, too
         again = running(searcher(tmp_path, sampler, space=PLAIN).study)
         assert again == [2, 3, 5]
-    search = StudySearcher(
-        searcher(tmp_path, sampler, space=PLAIN).study,
-        PLAIN,
-        {"seed": 5},
-        {},
-        again,
-        lambda number: [f"checkpoint of {number}"],
-    )
+    search = searcher(tmp_path, sampler, space=PLAIN, again=again)
     for number in again:
         suggestion = search.suggest("any")
         assert suggestion["number"] == number
         assert suggestion["flat"]["neuron.v_threshold"] == ran[number]
-        assert suggestion["checkpoints"] == [f"checkpoint of {number}"]
         Teller(search.study).tell(number, "finished", got(ran[number] / 2, 1.0))
     new = [search.suggest("any") for _ in range(4)]
     assert [suggestion["number"] for suggestion in new] == [6, 7, 8, 9]
-    assert all(suggestion["checkpoints"] == [] for suggestion in new)
     assert len({*ran.values(), *(suggestion["flat"]["neuron.v_threshold"] for suggestion in new)}) == 10
 
 
