@@ -71,8 +71,9 @@ class Drive:
             SnnSweepError: it broke; what had ended is kept.
         """
         teller = Teller(self.study)
-        ended = [row for row in self.store.rows.values() if has_ended(row)]
-        again = settle(teller, running(self.study), self.store.rows, self.space.objectives)
+        rows = {row["trial_id"]: row for row in self.store.frame().to_dict("records")}
+        ended = [row for row in rows.values() if has_ended(row)]
+        again = settle(teller, running(self.study), rows, self.space.objectives)
         progress = Progress(self.trials, self.space.objectives, self.side_by_side)
         progress.take_over(ended)
         ender = Ender(self.time_budget)

@@ -18,16 +18,17 @@ from snnsweep.results.front import front
 from snnsweep.results.picture import front_picture
 from snnsweep.sweep import preflight
 from snnsweep.sweep.checkpoints import root
-from snnsweep.sweep.cluster import check_checkpoints, check_storage, connect, gpus_by_default, slots
+from snnsweep.sweep.cluster import connect, gpus_of_a_trial, slots
 from snnsweep.sweep.drive import Drive
 from snnsweep.sweep.earlier import warm
 from snnsweep.sweep.lock import alone_in
-from snnsweep.sweep.memory import shares
+from snnsweep.sweep.memory import measured_share
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.provenance import now, params, provenance, tags
 from snnsweep.sweep.samplers import SAMPLERS, check_sampler, seeded
 from snnsweep.sweep.sharing import arrays_of
 from snnsweep.sweep.space import SMOKE, Space
+from snnsweep.sweep.storage import check_checkpoints, check_storage
 from snnsweep.sweep.study import open_study
 from snnsweep.tracking import address as address_book
 from snnsweep.tracking.mlflow import Tracker
@@ -185,10 +186,10 @@ class Sweep:
             check_checkpoints(self.checkpoints)
         else:
             check_storage(self.storage)
-        if self.gpus is None:
-            self.gpus = gpus_by_default()
-        elif self.gpus == AUTO:
-            self.gpus = shares(self.probed, self.data_dir)
+        self.sets = arrays_of(self.probed, self.data_dir)
+        if isinstance(self.gpus, str):
+            self.gpus = measured_share(self.space, self.probed, self.data_dir, self.sets)
+        self.gpus = gpus_of_a_trial(self.gpus)
         self.side_by_side = slots(self.cpus, float(self.gpus), self.max_concurrent)
 
     @contextmanager
@@ -250,8 +251,7 @@ class Sweep:
 
     def _start_of(self, rows: store.Store, spool: Spool) -> Drive:
         gpus = float(self.gpus or 0)
-        sets = arrays_of(self.probed, self.data_dir)
-        given = {"data_dir": str(self.data_dir), "threads": max(1, int(self.cpus)), "gpus": gpus, "sets": sets}
+        given = {"data_dir": str(self.data_dir), "threads": max(1, int(self.cpus)), "gpus": gpus, "sets": self.sets}
         return Drive(
             space=self.space,
             folder=self.folder,

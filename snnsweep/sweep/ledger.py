@@ -1,6 +1,5 @@
 """The rows and Optuna's study say the same of a sweep; a row is written first, so that it decides after a crash."""
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,24 +11,23 @@ INTERRUPTED, OUT_OF_TIME, BROKE = "interrupted", "the time budget ended", "the s
 OPEN_ENDED = (INTERRUPTED, OUT_OF_TIME, BROKE)  # a trial stopped for one of these is gone on with by a resumed sweep
 
 
-def has_ended(row: Mapping[str, Any]) -> bool:
+def has_ended(row: Mapping[Any, Any]) -> bool:
     """Whether that is the trial's own end, and not the sweep's."""
     return row["status"] != "stopped" or row["cause"] not in OPEN_ENDED
 
 
 def told(
-    row: Mapping[str, Any], objectives: Mapping[str, Direction]
-) -> tuple[Status, dict[str, float], str, float | None]:
+    row: Mapping[Any, Any], objectives: Mapping[str, Direction]
+) -> tuple[Status, dict[str, Any], str, float | None]:
     """What Optuna is told of a row: status, values, cause and, where a rung stopped it, the share not trained."""
-    stopped = row["status"] == "stopped"
-    names = {name: ON_THE_WAY + name if stopped else name for name in objectives}
-    values = {name: float(row[column]) for name, column in names.items() if row.get(column) is not None}
-    whole = row.get("train.epochs") or math.inf
-    return row["status"], values, row["cause"], 1 - row["epochs"] / whole if stopped else None
+    if row["status"] != "stopped":
+        return row["status"], {name: row.get(name) for name in objectives}, row["cause"], None
+    left = 1 - row["epochs"] / row["train.epochs"]
+    return "stopped", {name: row.get(ON_THE_WAY + name) for name in objectives}, row["cause"], left
 
 
 def settle(
-    teller: Teller, running: Iterable[int], rows: Mapping[str, Mapping[str, Any]], objectives: Mapping[str, Direction]
+    teller: Teller, running: Iterable[int], rows: Mapping[str, Mapping[Any, Any]], objectives: Mapping[str, Direction]
 ) -> list[int]:
     """Tells the trials that have a row of their own end and run on in the study; gives those that have none."""
     unended = []

@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 from ray import tune
+from ray.exceptions import RayError
 
 from snnsweep.config import TrialConfig
 from snnsweep.errors import Diverged
 from snnsweep.evaluation import Evaluation
 from snnsweep.result import ON_THE_WAY, Result
 from snnsweep.sweep.checkpoints import STATE, newest_first, read_newest, trial_id
+from snnsweep.sweep.memory import assigned_device, confine
 from snnsweep.sweep.rungs import AT_THE_END
+from snnsweep.sweep.sharing import Shared, install
 from snnsweep.sweep.space import Space
 
 
@@ -35,6 +38,8 @@ class SweepTrial(tune.Trainable):
         threads: int,
         place: str = "",
         rungs: tuple[int, ...] = (),
+        gpus: float = 0.0,
+        sets: Shared | None = None,
     ) -> None:
         """Args:
         config: what `StudySearcher.suggest` gave.
@@ -42,22 +47,30 @@ class SweepTrial(tune.Trainable):
         threads: CPU threads of this trial.
         place: of the sweep's checkpoints, see `checkpoints.root`; a trial goes on from its newest one.
         rungs: epochs after which it is measured lightly, as the space's `RUNGS` says.
+        gpus: that it reserved.
+        sets: data sets that the driver read.
+
+        Raises:
+            SnnSweepError: this machine has not the GPU that was reserved; Ray tries another one.
         """
         torch.set_num_threads(threads)
+        assigned_device(gpus)
+        confine(gpus)
         self.evaluation: Evaluation | None = None
         self.result: Result | None = None
         self.traceback, self._saved, self._rungs = "", b"", rungs
         if "cause" in config:
             self.result = Result(status="failed", config=TrialConfig(), cause=config["cause"])
         else:
-            self._guarded(lambda: self._begin(space, config["flat"], data_dir))
+            self._guarded(lambda: self._begin(space, config["flat"], data_dir, sets or {}))
         if place and self.evaluation and not self.result:
             self._go_on_from(read_newest(newest_first(place, trial_id(config["number"])), self._device()))
 
-    def _begin(self, space: Space, flat: dict[str, Any], data_dir: str) -> None:
+    def _begin(self, space: Space, flat: dict[str, Any], data_dir: str, sets: Shared) -> None:
         self.config_of_trial = TrialConfig()  # until the space's parts are known; the driver knows what was asked for
-        if getattr(self, "space", None) != space:  # the actor is reused: its data set is read once
+        if getattr(self, "space", None) != space:  # the actor is reused
             space.load()
+            install(sets, Path(data_dir))
             self.space = space
         self.config_of_trial, self._data_dir = TrialConfig.from_flat(flat), data_dir
         self._build()
@@ -117,6 +130,8 @@ class SweepTrial(tune.Trainable):
     def _guarded(self, run: Callable[[], Any]) -> Any:
         try:
             return run()
+        except RayError:  # the machine's fault
+            raise
         except Diverged as error:
             cause = f"Diverged: {error}"
         except (Exception, SystemExit) as error:  # noqa: BLE001  spaces bring their own neurons, models, attacks
