@@ -80,7 +80,7 @@ OPTIONS = {
         "--checkpoints", metavar="URI", help="Where checkpoints go if not to --storage: s3://..., gs://..."
     ),
     "optuna-storage": click.option(
-        "--optuna-storage", metavar="URL", help="A database for Optuna's study; by default a file in the sweep's folder."
+        "--optuna-storage", metavar="URL", help="A database for Optuna's study; by default a file of the sweep's."
     ),
     "warm-start": click.option(
         "--warm-start", type=FOLDER, metavar="SWEEP", help="The sampler learns from the trials of that sweep's folder."

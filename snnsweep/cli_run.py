@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from snnsweep.cli_options import FAILED_TRIALS, FOLDER, INTERRUPTED, OPTIONS, folder_of, options, show_front
+from snnsweep.cli_options import FAILED_TRIALS, INTERRUPTED, folder_of, options, show_front
 
 if TYPE_CHECKING:
     from snnsweep.sweep.launch import Sweep

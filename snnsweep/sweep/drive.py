@@ -83,7 +83,7 @@ class Drive:
             self._tune(left, searcher, recorder, ender)
 
     def _tune(self, left: int, searcher: StudySearcher, recorder: Recorder, ender: Ender) -> None:
-        scheduler = {"scheduler": RungScheduler(self.asha, self.folder / RUNGS)} if self.asha else {}
+        scheduler: dict[str, Any] = {"scheduler": RungScheduler(self.asha, self.folder / RUNGS)} if self.asha else {}
         run = tuner(
             SweepTrial,
             {**self.given, "space": self.space, "place": self.place, "rungs": self.asha.rungs if self.asha else ()},

@@ -101,6 +101,7 @@ class Sweep:
         self.seed, self.sampler, self.smoke = seed, sampler, smoke
         self.embedded = tracking_uri is None
         self.tracking_uri = address_book.absolute(tracking_uri or f"sqlite:///{self.storage / 'mlflow.db'}")
+        self.tracker = Tracker(self.tracking_uri, self.space.name, address_book.artifacts_of(self.tracking_uri))
         self.data_dir = Path(data_dir or data.default_folder()).resolve()
         self.address, self.cpus, self.gpus = address, cpus_per_trial, gpus_per_trial
         self.checkpoints, self.optuna_storage, self.warm_start = checkpoints, optuna_storage, warm_start

@@ -46,12 +46,12 @@ class Progress:
         self.last = (trial_id, result)
         self._count(trial_id, result.status, result.metrics)
 
-    def take_over(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def take_over(self, rows: Iterable[Mapping[Any, Any]]) -> None:
         """Trials that ended before this start of the sweep."""
         for row in rows:
             self._count(row["trial_id"], row["status"], row)
 
-    def _count(self, trial_id: str, status: Status, figures: Mapping[str, Any]) -> None:
+    def _count(self, trial_id: str, status: Status, figures: Mapping[Any, Any]) -> None:
         self.ended[status] = self.ended.get(status, 0) + 1
         for name, way in self.objectives.items() if status == "finished" else ():
             value, known = figures.get(name), self.best.get(name)

@@ -175,7 +175,7 @@ def test_out_of_memory_is_tried_once_more_in_halves():
     flat = FLAT | {"neuron.name": "greedy", "encoder.name": "direct"}
     result = finish(trial(flat, GREEDY))
     assert (result.status, result.epochs) == ("finished", 2)
-    assert "memory ran out: each batch went through in 2 parts, of which batch norm saw one at a time" in result.warnings
+    assert any(text.startswith("memory ran out: each batch went through in 2 parts") for text in result.warnings)
     never = finish(trial(flat, Space("greedy.py", GREEDY.text.replace("most = 40", "most = 20"))))
     assert (never.status, never.cause) == ("failed", "OutOfMemoryError: out of memory")
 
