@@ -1,7 +1,9 @@
 """What is said to MLflow, and of its errors, in a form that it and a reader can take."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
 
 import pandas as pd
 
@@ -19,6 +21,16 @@ def readable(front: pd.DataFrame, objectives: Mapping[str, Direction]) -> pd.Dat
 def legal(name: str) -> str:
     """A name that MLflow takes; a part of the user's own may be called anything."""
     return re.sub(r"[^\w./ :-]", "_", name)
+
+
+def clean(value: Any) -> str:
+    """A value's text, without what a server or its database cannot store: lone surrogates and NUL."""
+    return str(value).encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def once(warn: Callable[[str], None]) -> Callable[[str], None]:
+    """`warn`, which is told nothing a second time."""
+    return cache(warn)
 
 
 def cause(error: BaseException) -> str:

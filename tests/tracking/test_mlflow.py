@@ -1,88 +1,25 @@
 """The tracker against real MLflow: an embedded sqlite, and a server in a process of its own."""
 
-import json
 import math
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from serving import children, everything, free_port, history, server
 
 from snnsweep.errors import UserError
-from snnsweep.tracking.address import redacted, server_command
+from snnsweep.tracking.address import redacted
 from snnsweep.tracking.mlflow import Tracker
-
-FRONT = pd.DataFrame({"trial_id": ["t1", "t0"], "clean_accuracy": [0.9, 0.5], "time/train_s": [3.0, 1.0]})
-OBJECTIVES = {"clean_accuracy": "maximize", "time/train_s": "minimize"}
-
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """A database and an artifact folder; making MLflow's tables takes seconds, so that the tests share them."""
-    folder = tmp_path_factory.mktemp("sweeps")
-    return f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts"
-
-
-@pytest.fixture
-def tracker(embedded: tuple[str, Path], request: pytest.FixtureRequest) -> Tracker:
-    tracker = Tracker(embedded[0], request.node.name, embedded[1], warn=pytest.fail)
-    tracker.connect()
-    return tracker
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextmanager
-def server(folder: Path, database: str, artifacts: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    port = free_port()
-    command = server_command(database, artifacts, port)
-    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # half a dozen processes that nobody needs
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
-    try:
-        until = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
-                break
-            except (urllib.error.URLError, OSError):
-                over = process.poll() is not None or time.monotonic() > until
-                assert not over, (folder / "server.log").read_text()
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        kill(process)
-
-
-def kill(process: "subprocess.Popen[bytes]") -> None:
-    """The server and the workers that it started."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.wait(timeout=10)
-
-
-def children(client: MlflowClient, sweep: str) -> dict[str, Run]:
-    run = client.get_run(sweep)
-    found = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{sweep}'")
-    return {child.data.tags["snnsweep.trial_id"]: child for child in found}
+from snnsweep.tracking.runs import Outage
 
 
 def test_a_sweep_is_a_run_with_a_run_for_each_trial(tracker: Tracker, embedded: tuple[str, Path]) -> None:
@@ -131,24 +68,23 @@ def test_the_front_is_replaced_and_never_doubled(tracker: Tracker, embedded: tup
     sweep = tracker.start_sweep("s", {}, {}, "")
     for trial_id in ("t0", "t1", "t2"):
         tracker.start_trial(trial_id, trial_id, {})
-    rows = tmp_path / "results.parquet"
+    rows, table = tmp_path / "results.parquet", tmp_path / "front.json"
     rows.write_bytes(b"rows")
-    tracker.log_front(FRONT, Figure(), [rows], OBJECTIVES)
-    tracker.log_front(FRONT.iloc[:1], Figure(), [rows], OBJECTIVES)
+    table.write_text("{}")
+    tracker.log_front(["t1", "t0"], {"front_size": 2, "clean_accuracy": 0.9}, [table, rows])
+    rows.write_bytes(b"more rows")
+    tracker.log_front(["t1", "unknown"], {"front_size": 1, "clean_accuracy": 0.8}, [table, rows])
 
     parent = client.get_run(sweep)
-    assert parent.data.metrics == {"front_size": 1, "clean_accuracy": 0.9, "time/train_s": 3.0}
+    assert parent.data.metrics == {"front_size": 1, "clean_accuracy": 0.8}
     tags = {trial_id: run.data.tags.get("pareto") for trial_id, run in children(client, sweep).items()}
     assert tags == {"t0": "false", "t1": "true", "t2": None}
-    twin = client.create_run(parent.info.experiment_id).info.run_id  # MLflow's own table is the oracle
-    client.log_table(twin, FRONT.iloc[:1], "front.json")
-    assert parent.data.tags["mlflow.loggedArtifacts"] == client.get_run(twin).data.tags["mlflow.loggedArtifacts"]
+    assert parent.data.tags["mlflow.loggedArtifacts"] == '[{"path": "front.json", "type": "table"}]'
     place = embedded[1] / sweep / "artifacts"
-    assert (place / "front.json").read_text() == (embedded[1] / twin / "artifacts" / "front.json").read_text()
-    assert {file.name for file in place.iterdir()} == {"front.json", "front.png", "results.parquet"}
-    assert (place / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert {file.name for file in place.iterdir()} == {"front.json", "results.parquet"}
+    assert (place / "results.parquet").read_bytes() == b"more rows"
 
-    tracker.log_front(FRONT.iloc[:0], Figure(), [], OBJECTIVES)
+    tracker.log_front([], {"front_size": 0})
     assert client.get_run(sweep).data.metrics["front_size"] == 0
     assert children(client, sweep)["t1"].data.tags["pareto"] == "false"
 
@@ -161,7 +97,7 @@ def test_a_resumed_sweep_goes_on_in_its_runs(embedded: tuple[str, Path]) -> None
     before.start_trial("t0", "t0", {"device": "cuda"})
     before.start_trial("t1", "t1", {})
     before.end_trial("t1", "finished", {}, [], "")
-    before.log_front(FRONT.iloc[:1], Figure(), [])
+    before.log_front(["t1"], {"front_size": 1})
     runs = {trial_id: run.info.run_id for trial_id, run in children(client, sweep).items()}
 
     after = Tracker(embedded[0], "resumed", embedded[1], warn=pytest.fail)  # the first one was killed
@@ -169,7 +105,7 @@ def test_a_resumed_sweep_goes_on_in_its_runs(embedded: tuple[str, Path]) -> None
     assert after.start_sweep("s", {}, {"trials": 3, "added": 1}, "", run_id=sweep) == sweep
     after.start_trial("t0", "t0", {"device": "cpu", "seed": 7})
     after.start_trial("t0", "t0", {"device": "cpu", "seed": 7})
-    after.log_front(FRONT.iloc[1:], Figure(), [])
+    after.log_front(["t0"], {"front_size": 1})
     after.end_trial("t0", "finished", {}, [], "")
     after.end_sweep("FINISHED")
 
@@ -187,22 +123,32 @@ def test_a_mistake_of_ours_is_not_taken_for_an_outage(tracker: Tracker) -> None:
         tracker.log_epoch("t0", 1, {"loss": "high"})  # type: ignore[dict-item]
     with pytest.raises(KeyError):
         tracker.end_trial("t0", "on fire", {}, [], "")
-    assert tracker.broken == ""
 
 
-def test_a_value_that_mlflow_refuses_costs_that_value_alone(embedded: tuple[str, Path]) -> None:
+def test_a_value_that_mlflow_refuses_costs_that_value_alone(embedded: tuple[str, Path], client: MlflowClient) -> None:
     said: list[str] = []
     tracker = Tracker(embedded[0], "refusing", embedded[1], said.append)
     tracker.connect()
     sweep = tracker.start_sweep("s", {}, {}, "")
-    tracker.start_trial("t0", "t0", {})
-    tracker.log_epoch("t0", 1, {"x" * 300: 1.0})  # MLflow takes 250 characters
-    tracker.log_epoch("t0", 2, {"loss": 1.0})
-    assert tracker.broken == ""
-    assert len(said) == 1
-    assert "refused a part" in said[0]
-    assert sweep
-    assert children(MlflowClient(tracking_uri=embedded[0]), sweep)["t0"].data.metrics == {"loss": 1.0}
+    tracker.start_trial("t0", "t0", {"y" * 300: 1, "kept": 2})
+    for step in (1, 2):
+        tracker.log_epoch("t0", step, {"a": 0.5, "x" * 300: 1.0, "loss": 1.0 / step})  # MLflow takes 250 characters
+    tracker.end_trial("t0", "finished", {"x" * 300: 1.0}, [], "")
+    assert ["refused a part" in text for text in said] == [True, True]
+    assert ["yyy" in said[0], "xxx" in said[1]] == [True, True]
+    run = children(client, sweep)["t0"]
+    assert (run.data.params, run.info.status) == ({"kept": "2"}, "FINISHED")
+    assert {name: [point[:2] for point in points] for name, points in history(client, run).items()} == {
+        "a": [(1, 0.5), (2, 0.5)],
+        "loss": [(1, 1.0), (2, 0.5)],
+    }
+
+
+def test_text_that_no_database_stores_is_mended(tracker: Tracker, client: MlflowClient) -> None:
+    sweep = tracker.start_sweep("s", {}, {"odd\ud800": "lone \ud800"}, "")
+    tracker.end_trial("t0", "failed", {}, [], "a \udfff, a \0")
+    assert client.get_run(sweep).data.params == {"odd_": "lone ?"}
+    assert children(client, sweep)["t0"].data.tags["snnsweep.cause"] == "a ?, a ?"
 
 
 def test_files_that_find_no_place_do_not_end_the_tracking(embedded: tuple[str, Path], tmp_path: Path) -> None:
@@ -211,13 +157,138 @@ def test_files_that_find_no_place_do_not_end_the_tracking(embedded: tuple[str, P
     (tmp_path / "a file").touch()
     tracker.connect()
     sweep = tracker.start_sweep("s", {}, {}, "")
-    tracker.log_front(FRONT, Figure(), [])
-    tracker.log_front(FRONT, Figure(), [])
+    tracker.log_front([], {}, [tmp_path / "a file"])
+    tracker.log_front([], {}, [tmp_path / "a file"])
     tracker.end_sweep("FINISHED")
     assert len(said) == 1
     assert "takes no files" in said[0]
-    assert tracker.broken == ""
     assert MlflowClient(tracking_uri=embedded[0]).get_run(sweep).info.status == "FINISHED"
+
+
+def whole_sweep(tracker: Tracker, sweep: str) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
+    """What a sweep says to a tracker after its start, in order."""
+    return [
+        (tracker.start_sweep, ("s", {"commit": "a"}, {"trials": 2, "more": 1}, "why", sweep)),
+        (tracker.start_trial, ("t0", "t0", {f"key.{i}": i for i in range(130)})),
+        (tracker.log_epoch, ("t0", 1, {"loss": 2.0, "acc": 0.5})),
+        (tracker.log_epoch, ("t0", 2, {"loss": 1.0, "acc": 0.5})),
+        (tracker.start_trial, ("t1", "t1", {"key.0": 1})),
+        (tracker.end_trial, ("t0", "finished", {f"l/{i}": i / 3 for i in range(30)} | {"acc": 0.5}, ["w"], "", 2)),
+        (tracker.log_front, (["t0"], {"front_size": 1.0})),
+        (tracker.log_front, (["t1"], {"front_size": 1.0})),
+        (tracker.start_trial, ("t2", "t2", {})),
+        (tracker.end_sweep, ("KILLED",)),
+    ]
+
+
+def test_what_is_said_twice_is_there_once(tracker: Tracker, embedded: tuple[str, Path], client: MlflowClient) -> None:
+    sweep = tracker.start_sweep("s", {}, {"trials": 2}, "")
+    for at, (call, said) in enumerate(whole_sweep(tracker, sweep), start=1000):
+        call(*said, at=at)
+        call(*said, at=at)
+    once = everything(client, sweep)
+    assert {trial_id: len(points) for trial_id, (_, _, _, points) in once.items()} == {
+        "": 1,
+        "t0": 32,
+        "t1": 0,
+        "t2": 0,
+    }
+    assert once["t0"][3]["loss"] == [(1, 2.0, 1002), (2, 1.0, 1003)]
+    assert once["t0"][3]["acc"] == [(1, 0.5, 1002), (2, 0.5, 1003), (2, 0.5, 1005)]
+    assert once[""][3]["front_size"] == [(0, 1.0, 1006), (0, 1.0, 1007)]
+    assert [once[trial_id][2].get("pareto") for trial_id in ("t0", "t1", "t2")] == ["false", "true", None]
+    assert (once["t0"][0].start_time, once["t0"][0].end_time, once["t0"][0].status) == (1001, 1005, "FINISHED")
+
+    again = Tracker(embedded[0], "another process", warn=pytest.fail)
+    again.attach(sweep)
+    for at, (call, said) in enumerate(whole_sweep(again, sweep), start=1000):
+        call(*said, at=at)
+    assert everything(client, sweep) == once
+
+
+class Flaky:
+    """A client that does what it is asked, and then loses the answer: the first time that it is asked for it."""
+
+    def __init__(self, client: MlflowClient):
+        self.client, self.failed = client, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            answer = getattr(self.client, name)(*args, **kwargs)
+            if repr((name, args, kwargs)) not in self.failed:
+                self.failed.add(repr((name, args, kwargs)))
+                raise ConnectionError("the answer was lost")
+            return answer
+
+        return call
+
+
+def test_an_answer_that_is_lost_makes_nothing_twice(
+    tracker: Tracker, embedded: tuple[str, Path], client: MlflowClient
+) -> None:
+    smooth = tracker.start_sweep("s", {}, {"trials": 2}, "")
+    for at, (call, said) in enumerate(whole_sweep(tracker, smooth), start=1000):
+        call(*said, at=at)
+    rough = tracker.start_sweep("s", {}, {"trials": 2}, "")
+    lost = 0
+    tracker._runs.client = Flaky(client)  # type: ignore[assignment]
+    for at, (call, said) in enumerate(whole_sweep(tracker, rough), start=1000):
+        while True:
+            try:
+                call(*said, at=at)
+                break
+            except Outage:
+                lost += 1
+    assert lost > 15
+    told = [everything(client, sweep) for sweep in (smooth, rough)]
+    facts = [{k: (i.status, i.end_time, params, points) for k, (i, params, _, points) in it.items()} for it in told]
+    assert facts[0] == facts[1]
+
+
+def test_a_run_that_a_late_answer_made_twice_is_deleted(tracker: Tracker, client: MlflowClient) -> None:
+    sweep = tracker.start_sweep("s", {}, {}, "")
+    tracker.start_trial("t0", "t0", {})
+    tracker.log_epoch("t0", 1, {"loss": 1.0})
+    tags = {"mlflow.parentRunId": sweep, "snnsweep.role": "trial", "snnsweep.trial_id": "t0"}
+    late = client.create_run(tracker.experiment_id, tags=tags).info.run_id  # asked for before, and done only now
+    tracker.end_sweep("FINISHED")
+    left = children(client, sweep)["t0"]
+    assert (left.info.status, left.data.metrics) == ("KILLED", {"loss": 1.0})
+    assert client.get_run(late).info.lifecycle_stage == "deleted"
+
+
+def test_a_run_that_somebody_deleted_does_not_cost_the_others(embedded: tuple[str, Path], client: MlflowClient) -> None:
+    tracker = Tracker(embedded[0], "deleting", embedded[1], warn=pytest.fail)
+    tracker.connect()
+    sweep = tracker.start_sweep("s", {}, {}, "")
+    tracker.start_trial("t0", "t0", {})
+    client.delete_run(children(client, sweep)["t0"].info.run_id)
+    with pytest.raises(UserError, match=r"refused.*deleted"):
+        tracker.log_epoch("t0", 1, {f"m{i}": 1.0 for i in range(500)})
+    tracker.start_trial("t1", "t1", {})
+    assert set(children(client, sweep)) == {"t1"}
+
+
+def test_a_mix_is_kept_once_and_never_raises(
+    tracker: Tracker, embedded: tuple[str, Path], client: MlflowClient
+) -> None:
+    sweep = tracker.start_sweep("s", {}, {}, "")
+    for value in (0.25, 0.5):
+        again = Tracker(embedded[0], tracker._experiment, warn=pytest.fail)
+        again.connect()
+        again.log_mix(sweep, "t0+t1@0.5", {"weight": 0.5}, "finished", {"clean_accuracy": value}, ["w"], "suspect")
+    run = children(client, sweep)["t0+t1@0.5"]
+    assert (run.info.status, run.data.params, run.data.metrics) == (
+        "FINISHED",
+        {"weight": "0.5"},
+        {"clean_accuracy": 0.5},
+    )
+    assert (run.data.tags["snnsweep.role"], run.data.tags["audit"]) == ("mix", "suspect")
+    said: list[str] = []
+    dead = Tracker(f"http://127.0.0.1:{free_port()}", "e", warn=said.append)
+    dead.log_mix(sweep, "t0+t1@0.5", {}, "finished", {}, [], "")
+    assert len(said) == 1
+    assert "Connection refused" in said[0]
 
 
 @pytest.mark.parametrize(
@@ -303,50 +374,20 @@ assert is_telemetry_disabled()
     assert not (tmp_path / "mlruns").exists()
 
 
+def test_an_outage_is_raised_and_the_next_call_is_tried(embedded: tuple[str, Path], client: MlflowClient) -> None:
+    port = free_port()
+    tracker = Tracker(f"http://127.0.0.1:{port}", "e", warn=pytest.fail)
+    for call in (tracker.connect, lambda: tracker.attach("0" * 32), lambda: tracker.log_epoch("t0", 1, {"loss": 1.0})):
+        with pytest.raises(UserError, match="Connection refused"):
+            call()
+
+
 @pytest.mark.slow
 def test_the_embedded_database_can_be_served(tracker: Tracker, embedded: tuple[str, Path], tmp_path: Path) -> None:
     sweep = tracker.start_sweep("s", {}, {}, "")
-    tracker.log_front(FRONT, Figure(), [])
+    (tmp_path / "front.png").write_bytes(b"\x89PNG")
+    tracker.log_front([], {}, [tmp_path / "front.png"])
     with server(tmp_path, *embedded) as (uri, _):
         assert MlflowClient(tracking_uri=uri).get_run(sweep).info.run_name == "s"
         with urllib.request.urlopen(f"{uri}/get-artifact?path=front.png&run_uuid={sweep}", timeout=20) as answer:
-            assert answer.read().startswith(b"\x89PNG")
-
-
-@pytest.mark.slow
-def test_a_sweep_outlives_its_server(tmp_path: Path) -> None:
-    said: list[str] = []
-    with server(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts") as (uri, process):
-        tracker = Tracker(uri, "e", warn=said.append)
-        tracker.connect()
-        sweep = tracker.start_sweep("s", {}, {"trials": 2}, "")
-        tracker.start_trial("t0", "t0", {"neuron.tau": 2.0})
-        tracker.log_epoch("t0", 1, {"loss": 2.0})
-        tracker.end_trial("t0", "finished", {"clean_accuracy": 0.5}, ["w"], "")
-        tracker.log_front(FRONT.iloc[1:], Figure(), [])
-        tracker.start_trial("t1", "t1", {})
-
-        client = MlflowClient(tracking_uri=uri)
-        runs = children(client, sweep)
-        assert {trial_id: run.info.status for trial_id, run in runs.items()} == {"t0": "FINISHED", "t1": "RUNNING"}
-        assert runs["t0"].data.params == {"neuron.tau": "2.0"}
-        assert runs["t0"].data.metrics == {"loss": 2.0, "clean_accuracy": 0.5}
-        assert runs["t0"].data.tags["pareto"] == "true"
-        content = Path(client.download_artifacts(sweep, "front.json", str(tmp_path))).read_text()
-        assert json.loads(content)["data"] == [["t0", 0.5, 1.0]]
-        assert (said, tracker.broken) == ([], "")
-
-        kill(process)
-        started = time.monotonic()
-        tracker.log_epoch("t1", 1, {"loss": 2.0})
-        assert time.monotonic() - started < 15
-        assert "Connection refused" in tracker.broken
-        started = time.monotonic()
-        tracker.log_epoch("t1", 2, {"loss": 1.0})
-        tracker.end_trial("t1", "finished", {}, [], "")
-        assert tracker.start_sweep("again", {}, {}, "") is None
-        tracker.log_front(FRONT, Figure(), [])
-        tracker.end_sweep("FINISHED")
-        assert time.monotonic() - started < 2  # five calls to a dead server would wait for longer
-        assert len(said) == 1
-        assert "Connection refused" in said[0]
+            assert answer.read() == b"\x89PNG"
