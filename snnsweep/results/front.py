@@ -1,6 +1,7 @@
 """The front: the trials that no other trial beats in every objective."""
 
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -67,11 +68,68 @@ def front(results: pd.DataFrame, objectives: Mapping[str, Direction]) -> pd.Data
     return candidates[mask].iloc[best_first].reset_index(drop=True)
 
 
+class RunningFront:
+    """The front of rows that come one by one: `front` of all of them, at the cost of the new one alone.
+
+    A row counts in the place of an earlier one of the same `trial_id`. Only when that one was on the front is
+    everything compared again: whoever it pushed off may be back.
+
+    Args:
+        objectives: what is compared, and which way is better.
+    """
+
+    def __init__(self, objectives: Mapping[str, Direction]):
+        self.objectives = dict(objectives)
+        self._places: dict[str, int] = {}
+        self._points: dict[str, NDArray[np.float64]] = {}  # the costs of all that take part
+        self._members: list[str] = []
+        self._costs = np.empty((0, len(self.objectives)))  # of the members
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def members(self) -> list[str]:
+        """The trials on the front, best first, in the order of `front`."""
+        places = [self._places[trial] for trial in self._members]
+        return [self._members[i] for i in np.lexsort([places, *self._costs.T[::-1]])]
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take a row of `Result.row`; who is not finished, or lacks a finite objective, is not compared."""
+        trial = row["trial_id"]
+        self._places.setdefault(trial, len(self._places))
+        self._points.pop(trial, None)
+        if trial in self._members:
+            self._compare_all()
+        values = np.array([[_number(row.get(name)) for name in self.objectives]])
+        if row.get("status") == "finished" and np.isfinite(values).all():
+            point = self._points[trial] = _costs(values, list(self.objectives.values()))[0]
+            self._enter(trial, point)
+
+    def _enter(self, trial: str, point: NDArray[np.float64]) -> None:
+        worse, better = (self._costs > point).any(axis=1), (self._costs < point).any(axis=1)
+        if (better & ~worse).any():
+            return
+        stay = np.asarray(better | ~worse)
+        self._members = [*compress(self._members, stay), trial]
+        self._costs = np.vstack([self._costs[stay], point])
+
+    def _compare_all(self) -> None:
+        trials = list(self._points)
+        points = np.array(list(self._points.values())).reshape(len(trials), len(self.objectives))
+        on_front = non_dominated(points, ["minimize"] * len(self.objectives))
+        self._members, self._costs = list(compress(trials, on_front)), points[on_front]
+
+
 def numbers(frame: pd.DataFrame, column: str) -> NDArray[np.float64]:
     """A column as floats [n]; NaN where it is empty or no number, or where there is no such column."""
     if column not in frame:
         return np.full(len(frame), np.nan)
     return pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else np.nan
 
 
 def _costs(values: NDArray[np.floating], directions: Sequence[Direction]) -> NDArray[np.float64]:

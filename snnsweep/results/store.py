@@ -1,68 +1,149 @@
 """A sweep's files: `results.parquet` with a row per trial, `front.parquet`, and `sweep.json`.
 
-Every write is atomic: a reader sees the file before it or after it, never half of one.
+The truth about the rows is `results.jsonl`, the journal: a row is there, on the disk, before anything else is done.
+The parquet files are made of it. They may lag behind it, and no reader sees that; where one is damaged or gone, it is
+made anew.
 """
 
-import io
 import json
-import os
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from snnsweep.config import DEFAULTS
-from snnsweep.errors import UserError, nearest
+from snnsweep.errors import SnnSweepError, UserError
+from snnsweep.result import Direction
+from snnsweep.results.columns import HEAD, TAIL, Columns, table_of
+from snnsweep.results.files import covered, facts_in, read_table, write_table
+from snnsweep.results.files import write_json as write_json
+from snnsweep.results.folder import FRONT, MIXES, RESULTS, SWEEP, has_rows, is_sweep, journal_of, load_sweep, no_sweep
+from snnsweep.results.front import RunningFront, front
+from snnsweep.results.journal import Journal, Row, latest, reason_of
 
-RESULTS, FRONT, MIXES, SWEEP = "results.parquet", "front.parquet", "mixes.parquet", "sweep.json"
-_HEAD, _TAIL = ("trial_id", "status"), ("epochs", "audit", "audit_checks", "warnings", "cause")
+SHARE, BURST_S = 0.05, 1.0  # of the wall time that may go into parquet files, and seconds of it that may be saved up
 _NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+_LOGGER = logging.getLogger("snnsweep")
 
 
 class Store:
     """The rows of one sweep; one process writes, any number may read.
 
-    Rows that are on disk already are taken over, so that a resumed sweep goes on where it was.
+    Rows that are on disk already are taken over, so that a resumed sweep goes on where it was. A sweep that has no
+    journal yet gets one.
 
     Args:
         folder: the sweep's folder; it exists.
         provenance: kept as JSON in the parquet metadata under "snnsweep"; None keeps what is there.
-        file: the parquet file's name.
+        file: the parquet file's name; the journal beside it has that name with `.jsonl`.
+        objectives: of the front that is kept in `front.parquet`; None keeps none.
 
     Raises:
-        UserError: there is such a file, but it cannot be read.
+        UserError: there are such files, but neither the parquet file nor the journal can be read.
+        SnnSweepError: rows that only the parquet file holds cannot be written to the journal.
     """
 
-    def __init__(self, folder: Path, provenance: Mapping[str, Any] | None = None, file: str = RESULTS):
+    def __init__(
+        self,
+        folder: Path,
+        provenance: Mapping[str, Any] | None = None,
+        file: str = RESULTS,
+        objectives: Mapping[str, Direction] | None = None,
+    ):
         self.path = Path(folder) / file
-        self._rows: dict[str, dict[str, Any]] = {}
-        self._provenance = json.dumps(provenance or {})
-        if self.path.exists():
-            table = _read(self.path)
-            self._rows = {row["trial_id"]: row for row in table.to_pylist()}
-            if provenance is None:
-                self._provenance = (table.schema.metadata or {}).get(b"snnsweep", b"{}").decode()
+        self._journal = Journal(journal_of(self.path))
+        self._columns = Columns(self._journal.rows)
+        self._front = RunningFront(objectives) if objectives else None
+        self._credit, self._since = BURST_S, monotonic()
+        for draft in self.path.parent.glob(f".{self.path.name}.*.tmp"):  # of one that was killed
+            draft.unlink(missing_ok=True)
+        table, damage = _parquet(self.path)
+        rows, others = _rows(table, damage, self._journal)
+        kept = facts_in(table) if table is not None else "{}"
+        self._provenance = kept if provenance is None else json.dumps(provenance)
+        self._written = -1 if table is None or self._front is not None else covered(table)
+        self._note(rows)
+        if others:
+            self._journal.append(*others.values())
+            self._note(latest(self._journal.news()))
+        if self._behind():
+            self._try_to_write()
+
+    @property
+    def front_size(self) -> int:
+        """How many trials are on the front; 0 without objectives."""
+        return 0 if self._front is None else len(self._front)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Write a trial's row (`Result.row`), in the place of an earlier one of the same `trial_id`."""
-        self._rows[row["trial_id"]] = dict(row)
-        sink = io.BytesIO()
-        pq.write_table(self._table(), sink)
-        _replace(self.path, sink.getvalue())
+        """Keep a trial's row (`Result.row`), in the place of an earlier one of the same `trial_id`.
+
+        It is in the journal then. The parquet files follow at once while that takes less than a twentieth of the
+        time, else with a later row or by `flush`; where they cannot be written, that is logged.
+
+        Raises:
+            SnnSweepError: the disk is full, or cannot be written to. The row is not kept, all before it are; it may
+                be added again.
+        """
+        self._journal.append(row)
+        self._note(latest(self._journal.news()))
+        now = monotonic()
+        self._credit, self._since = min(BURST_S, self._credit + SHARE * (now - self._since)), now
+        if self._credit > 0:
+            self._try_to_write()
+
+    def flush(self) -> None:
+        """Bring the parquet files up to date.
+
+        Raises:
+            SnnSweepError: they cannot be written; the old ones stay, and no row is lost.
+        """
+        try:
+            if self._behind():
+                self._write()
+        except OSError as error:
+            reason, mend = reason_of(error)
+            raise SnnSweepError(
+                f"{self.path}: {reason}; it is not up to date, but nothing is lost, every row is in "
+                f"{self._journal.path}: {mend}, then resume"
+            ) from error
 
     def frame(self) -> pd.DataFrame:
         """All rows, as `load_results` gives them."""
-        return _frame(self._table())
+        return _frame(self._columns.table())
 
-    def _table(self) -> pa.Table:
-        rows = list(self._rows.values())
-        names = _ordered({name for row in rows for name in row})
-        table = pa.table({name: _column([row.get(name) for row in rows]) for name in names})
-        return table.replace_schema_metadata({"snnsweep": self._provenance})
+    def _note(self, rows: Mapping[str, Row]) -> None:
+        for row in rows.values():
+            self._columns.add(row)
+            if self._front is not None:
+                self._front.add(row)
+
+    def _behind(self) -> bool:
+        return bool(self._columns.places) and self._written != self._journal.end
+
+    def _try_to_write(self) -> None:
+        try:
+            self._write()
+        except OSError as error:
+            self._credit = -BURST_S  # not again with the next row
+            _LOGGER.warning(
+                "%s: %s; it will be written later from %s", self.path, reason_of(error)[0], self._journal.path
+            )
+
+    def _write(self) -> None:
+        begun, end = monotonic(), self._journal.end
+        try:
+            table = self._columns.table()
+            write_table(self.path, table, self._provenance, end)
+            if self._front is not None:
+                places = [self._columns.places[trial] for trial in self._front.members]
+                members = table.take(pa.array(places, pa.int64()))
+                write_table(self.path.with_name(FRONT), members, self._provenance, end)
+            self._written = end
+        finally:
+            self._credit -= monotonic() - begun
 
 
 def load_results(folder: Path | str) -> pd.DataFrame:
@@ -78,12 +159,21 @@ def load_results(folder: Path | str) -> pd.DataFrame:
 
 
 def load_front(folder: Path | str) -> pd.DataFrame:
-    """The front as it was written last; no rows when it has not been.
+    """The front of every trial that has ended; without a `sweep.json`, as it was written last.
 
     Raises:
         UserError: as for `load_results`.
     """
-    return _load(Path(folder), FRONT)
+    folder = Path(folder)
+    try:
+        table = read_table(folder / FRONT)
+    except UserError:
+        if not (folder / SWEEP).is_file():
+            raise
+        table = None
+    if (folder / SWEEP).is_file() and (table is None or covered(table) != Journal(journal_of(folder / RESULTS)).size()):
+        return front(load_results(folder), load_sweep(folder)["objectives"])
+    return _load(folder, FRONT) if table is None else _frame(table)
 
 
 def load_mixes(folder: Path | str) -> pd.DataFrame:
@@ -97,115 +187,55 @@ def load_mixes(folder: Path | str) -> pd.DataFrame:
 
 def write_front(folder: Path | str, front: pd.DataFrame) -> None:
     """Write `front.parquet`, atomically."""
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pandas(front, preserve_index=False), sink)
-    _replace(Path(folder) / FRONT, sink.getvalue())
-
-
-def load_sweep(folder: Path | str) -> dict[str, Any]:
-    """What `sweep.json` says.
-
-    Raises:
-        UserError: there is no sweep in that folder, or its `sweep.json` is not a JSON object.
-    """
-    path = Path(folder) / SWEEP
-    if not path.exists():
-        raise UserError(_no_sweep(Path(folder), SWEEP))
-    try:
-        sweep = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({_line(error)}); restore it, or start a new sweep") from None
-    if not isinstance(sweep, dict):
-        raise UserError(f"{path} has to hold a JSON object; it holds a {type(sweep).__name__}")
-    if missing := sorted(
-        {"mlflow_experiment_id", "name", "objectives", "smoke", "status", "tracking_uri"} - set(sweep)
-    ):
-        raise UserError(f"{path} is not what a sweep writes: it has no {', '.join(missing)}; restore it")
-    return sweep
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, atomically.
-
-    Raises:
-        TypeError, ValueError: `content` has no JSON form (an object, NaN); the old file stays.
-    """
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    _replace(Path(path), f"{text}\n".encode())
-
-
-def _ordered(names: set[str]) -> list[str]:
-    head, tail = [[n for n in part if n in names] for part in (_HEAD, _TAIL)]
-    config = [name for name in DEFAULTS if name in names]
-    return [*head, *config, *sorted(names.difference(head, config, tail)), *tail]
-
-
-def _column(values: Iterable[Any]) -> pa.Array:
-    """One column of the narrowest type that holds every value; where none does, of text."""
-    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
-    kinds = {type(value) for value in plain if value is not None}
-    try:
-        if kinds == {int, float}:
-            return pa.array([None if value is None else float(value) for value in plain])
-        if kinds and kinds <= {list, tuple}:
-            lists = [None if value is None else [_text(item) for item in value] for value in plain]
-            return pa.array(lists, pa.list_(pa.string()))
-        if len(kinds) <= 1:
-            return pa.array(plain)
-    except (OverflowError, UnicodeError, pa.ArrowException):
-        pass  # an integer beyond 64 bits, a lone surrogate, an object: text, as for mixed kinds
-    return pa.array([None if value is None else _text(value) for value in plain], pa.string())
-
-
-def _text(value: Any) -> str:
-    return str(value).encode("utf-8", "replace").decode()  # a lone surrogate has no place in parquet
-
-
-def _replace(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    results = Journal(journal_of(Path(folder) / RESULTS))
+    write_table(Path(folder) / FRONT, pa.Table.from_pandas(front, preserve_index=False), "{}", results.size())
 
 
 def _load(folder: Path, name: str) -> pd.DataFrame:
-    if (folder / name).exists():
-        return _frame(_read(folder / name))
-    if _is_sweep(folder):
-        return pd.DataFrame(columns=[*_HEAD, *_TAIL])
-    raise UserError(_no_sweep(folder, f"{SWEEP} or {name}"))
+    if has_rows(folder, name) and (table := _current(folder / name)).num_columns:
+        return _frame(table)
+    if is_sweep(folder):
+        return pd.DataFrame(columns=[*HEAD, *TAIL])
+    raise UserError(no_sweep(folder, f"{SWEEP} or {name}"))
 
 
-def _read(path: Path) -> pa.Table:
+def _parquet(path: Path) -> tuple[pa.Table | None, str]:
+    """A parquet file with rows of trials; None where there is none, or where it is damaged, and how."""
     try:
-        return pq.read_table(io.BytesIO(path.read_bytes()))
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path} cannot be read ({_line(error)}); restore it, or move it away and resume") from None
+        table = read_table(path)
+    except UserError as error:
+        return None, str(error)
+    if table is not None and "trial_id" not in table.column_names:
+        return None, f"{path} cannot be read (no column trial_id); restore it, or move it away and resume"
+    return table, ""
+
+
+def _rows(table: pa.Table | None, damage: str, journal: Journal) -> tuple[dict[str, Row], dict[str, Row]]:
+    """The rows of a journal, and those that only the parquet file has: of an older sweep, or a damaged journal.
+
+    Raises:
+        UserError: neither can be read.
+    """
+    rows = latest(journal.news())
+    if table is None:
+        if not rows and (damage or journal.spoiled):
+            raise UserError(damage or f"{journal.path} cannot be read (no line of it is a row); restore it")
+        if rows:
+            _LOGGER.warning("%s: the rows are taken from here; %s", journal.path, damage or "the parquet file is gone")
+        return rows, {}
+    others = [place for place, trial in enumerate(table["trial_id"].to_pylist()) if trial not in rows]
+    return rows, latest(table.take(pa.array(others, pa.int64())).to_pylist())
+
+
+def _current(path: Path) -> pa.Table:
+    """The parquet file, where it is up to date; else the table that it will be."""
+    table, damage = _parquet(path)
+    journal = Journal(journal_of(path))
+    if table is not None and covered(table) == journal.size():
+        return table
+    rows, others = _rows(table, damage, journal)
+    return table_of([*rows.values(), *others.values()])
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
     return table.to_pandas(types_mapper=_NULLABLE.get)
-
-
-def _is_sweep(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (SWEEP, RESULTS))
-
-
-def _no_sweep(folder: Path, looked_for: str) -> str:
-    for place in (folder, folder.parent):
-        found = sorted(child.name for child in place.iterdir() if _is_sweep(child)) if place.is_dir() else []
-        if found:
-            listed = ", ".join(found[:10]) + (", ..." if len(found) > 10 else "")
-            hint = nearest(folder.name, found)
-            hint = f"; {hint}" if hint.startswith("did") else ""
-            return f"no sweep in {folder} (no {looked_for}); sweeps in {place}: {listed}{hint}"
-    return f"no sweep in {folder} (no {looked_for}), and none beside it; give the folder of a sweep"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

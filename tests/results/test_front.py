@@ -3,15 +3,18 @@
 import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from snnsweep.result import Direction
-from snnsweep.results.front import front, non_dominated
+from snnsweep.results.front import RunningFront, front, non_dominated
+from snnsweep.results.store import Store, load_front, load_results
 
 WAYS = st.sampled_from(["maximize", "minimize"])
 
@@ -117,3 +120,61 @@ def test_nothing_has_finished() -> None:
         found = front(results, objectives)
         assert len(found) == 0
         assert found.columns.tolist() == results.columns.tolist()
+
+
+LEVELS = st.sampled_from([0.0, -0.0, 1.0, 2.0, 3.0, 7, math.nan, math.inf, -math.inf, None])
+STATUS = st.sampled_from(["finished", "finished", "finished", "stopped", "failed", "infeasible"])
+ROWS = st.fixed_dictionaries(
+    {"trial_id": st.integers(0, 9).map("t{}".format), "status": STATUS},
+    optional={"up": LEVELS, "down": st.one_of(LEVELS, st.floats()), "more": LEVELS},
+)
+
+
+AGAIN = [{"trial_id": "t0", "status": "finished", "up": up} for up in (2.0, 1.0, math.nan)]
+ENDED = [("a", "failed"), ("b", "finished"), ("a", "finished")]
+TIED = [{"trial_id": trial, "status": status, "up": 1} for trial, status in ENDED]
+
+
+@settings(deadline=None)
+@example(TIED, ["up"])
+@example(AGAIN, ["up"])
+@given(st.lists(ROWS, max_size=16), st.sampled_from([["up"], ["up", "down"], ["down", "more", "up"]]))
+def test_a_running_front_is_the_front_of_all_rows_so_far(rows: list[dict[str, Any]], names: list[str]) -> None:
+    """Any trial may come back, in any status: also a finished one, which lets others onto the front again."""
+    objectives: dict[str, Direction] = {name: "minimize" if name == "down" else "maximize" for name in names}
+    running, last = RunningFront(objectives), dict[str, dict[str, Any]]()
+    assert running.members == []
+    for row in rows:
+        running.add(row)
+        last[row["trial_id"]] = row
+        whole = pd.DataFrame(list(last.values())).reindex(columns=["trial_id", "status", *names])
+        assert running.members == front(whole, objectives)["trial_id"].tolist()
+        assert len(running) == len(running.members)
+
+
+def test_a_running_front_bears_ten_thousand_trials() -> None:
+    points = np.abs(np.random.default_rng(0).normal(size=(10_000, 3)))
+    running = RunningFront(dict.fromkeys("abc", "minimize"))
+    started = time.perf_counter()
+    for i, point in enumerate(points):
+        running.add({"trial_id": f"t{i}", "status": "finished", **dict(zip("abc", point.tolist(), strict=True))})
+    assert time.perf_counter() - started < 30  # measured: 0.4 s
+    on_front = set(np.flatnonzero(non_dominated(points, ["minimize"] * 3)))
+    assert set(running.members) == {f"t{i}" for i in on_front}
+
+
+def test_a_store_keeps_the_front_that_a_reader_would_find(tmp_path: Path) -> None:
+    objectives: dict[str, Direction] = {"up": "maximize", "down": "minimize"}
+    rows = Store(tmp_path, objectives=objectives)
+    assert rows.front_size == 0
+    for i, (status, up, down) in enumerate(
+        [("stopped", 9.0, 0.0), ("finished", 1.0, 1.0), ("finished", 2.0, 2.0), ("finished", 0.5, 1.5)]
+    ):
+        rows.add({"trial_id": f"t{i}", "status": status, "up": up, "down": down, "warnings": [status]})
+        expected = front(load_results(tmp_path), objectives)
+        pd.testing.assert_frame_equal(load_front(tmp_path), expected)
+        assert rows.front_size == len(expected) == max(0, min(i, 2))
+    rows.add({"trial_id": "t0", "status": "finished", "up": 9.0, "down": 0.0})
+    assert load_front(tmp_path)["trial_id"].tolist() == ["t0"]
+    again = Store(tmp_path, objectives=objectives)  # a resumed sweep
+    assert again.front_size == 1

@@ -1,5 +1,6 @@
 """The sweep's files: what goes in comes out, and no reader ever meets half a file."""
 
+import errno
 import json
 import math
 import os
@@ -16,9 +17,8 @@ from hypothesis import strategies as st
 
 import snnsweep
 from snnsweep.config import DEFAULTS, TrialConfig
-from snnsweep.errors import UserError
+from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.result import Result
-from snnsweep.results import store
 from snnsweep.results.store import Store, load_front, load_results, load_sweep, write_front, write_json
 
 
@@ -114,7 +114,7 @@ def forms(value: Any) -> list[Any]:
     return [value, str(value)] if value is not None else [None]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(ROWS, min_size=1, max_size=8))
 def test_any_rows_are_kept_one_per_trial(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> None:
     folder = tmp_path_factory.mktemp("sweep")
@@ -151,31 +151,52 @@ def test_frame_is_what_a_reader_gets(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(rows.frame(), load_results(tmp_path))
 
 
-@pytest.mark.parametrize("broken", ["replace", "fsync"])
-def test_a_writer_that_dies_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+def die(*args: object) -> None:
+    raise OSError(errno.EIO, "it broke")
+
+
+def test_a_row_that_does_not_reach_the_disk_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = Store(tmp_path)
     rows.add(row("t0"))
     write_json(tmp_path / "sweep.json", {"seed": 1})
-
-    def die(*args: object) -> None:
-        raise OSError("no space left")
-
     with monkeypatch.context() as patched:
-        patched.setattr(store.os, broken, die)
-        with pytest.raises(OSError, match="no space"):
+        patched.setattr(os, "fsync", die)
+        with pytest.raises(SnnSweepError, match="it broke; the row of trial t1 is not written, but nothing") as caught:
             rows.add(row("t1"))
-        with pytest.raises(OSError, match="no space"):
+        assert caught.value.exit_code == 1
+        with pytest.raises(OSError, match="it broke"):
             write_json(tmp_path / "sweep.json", {"seed": 2})
-        with pytest.raises(OSError, match="no space"):
-            write_front(tmp_path, rows.frame())
-    assert load_results(tmp_path)["trial_id"].tolist() == ["t0"]
+    for frame in (rows.frame(), load_results(tmp_path)):
+        assert frame["trial_id"].tolist() == ["t0"]
     assert json.loads((tmp_path / "sweep.json").read_text()) == {"seed": 1}
-    assert sorted(os.listdir(tmp_path)) == ["results.parquet", "sweep.json"]
-    rows.add(row("t2"))  # the row that could not be written goes with the next one
-    assert load_results(tmp_path)["trial_id"].tolist() == ["t0", "t1", "t2"]
+    rows.add(row("t2"))
+    rows.add(row("t1"))
+    for frame in (rows.frame(), load_results(tmp_path), Store(tmp_path).frame()):
+        assert frame["trial_id"].tolist() == ["t0", "t2", "t1"]
+    assert sorted(os.listdir(tmp_path)) == ["results.jsonl", "results.parquet", "sweep.json"]
 
 
-def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parquet_file_that_cannot_be_written_costs_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = Store(tmp_path, {"a": 1}, objectives={"clean_accuracy": "maximize"})
+    rows.add(row("t0", clean_accuracy=0.5))
+    before = (tmp_path / "results.parquet").read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", die)
+        rows.add(row("t1", clean_accuracy=0.75))
+        assert "it broke; it will be written later" in caplog.text
+        with pytest.raises(SnnSweepError, match=r"it broke; it is not up to date, but nothing is lost"):
+            rows.flush()
+    assert (tmp_path / "results.parquet").read_bytes() == before
+    assert load_results(tmp_path)["trial_id"].tolist() == ["t0", "t1"]
+    rows.flush()
+    assert pq.read_table(tmp_path / "results.parquet")["trial_id"].to_pylist() == ["t0", "t1"]
+    assert pq.read_table(tmp_path / "front.parquet")["trial_id"].to_pylist() == ["t1"]
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_reader_sees_every_row_before_the_new_file_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = Store(tmp_path)
     rows.add(row("t0"))
     seen: list[tuple[int, int]] = []
@@ -186,9 +207,9 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path, m
         assert draft.parent == target.parent  # a rename between file systems would not be atomic
         replace(draft, target)
 
-    monkeypatch.setattr(store.os, "replace", watch)
+    monkeypatch.setattr(os, "replace", watch)
     rows.add(row("t1"))
-    assert seen == [(1, 2)]
+    assert seen == [(2, 2)]  # the row is in the journal
 
 
 def test_what_has_no_json_form_does_not_reach_the_disk(tmp_path: Path) -> None:
