@@ -59,7 +59,9 @@ def space_works(space: Space, seed: int, defaults: Flat, overrides: Flat, folder
         UserError: all that is wrong.
     """
     found: list[TrialConfig] = []
-    all_at_once([lambda: space.objectives, lambda: space.rungs, lambda: found.extend(space.probe(seed, defaults, overrides))])
+    all_at_once(
+        [lambda: space.objectives, lambda: space.rungs, lambda: found.extend(space.probe(seed, defaults, overrides))]
+    )
     sets = {_files(config): config for config in found}
     all_at_once(
         [

@@ -102,7 +102,9 @@ class ResumedSweep(Sweep):
         UserError: the space or a version is another one, and nobody allowed it.
         """
         before, today = [self.facts, *self.facts.get("resumed", [])][-1]["versions"], versions()
-        changes = [f"{name} is {today[name]}, and was {before[name]}" for name in DECIDING if today[name] != before[name]]
+        changes = [
+            f"{name} is {today[name]}, and was {before[name]}" for name in DECIDING if today[name] != before[name]
+        ]
         if self.space.sha256 != self.then.sha256:
             changes.insert(0, f"{self.space.source} has changed since the sweep began")
         if changes and not self.allow_changed:

@@ -90,8 +90,8 @@ class Recorder(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         name = trial_name(trial)
         if self.asha and name in self.asha.stopped:
-            best = f"was not among the best of {self.asha.settings['eta']}"
-            self._end(trial, self._unfinished(trial, "stopped", f"at the rung of epoch {self.asha.stopped[name]} it {best}"))
+            rung = f"rung of epoch {self.asha.stopped[name]}: not among the best 1 in {self.asha.settings['eta']}"
+            self._end(trial, self._unfinished(trial, "stopped", rung))
         if name in self._ended:
             keep_newest(self.place, name)
 

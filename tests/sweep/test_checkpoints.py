@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from snnsweep.sweep.checkpoints import STATE, keep_newest, newest_first, next_run, number_of, read_newest, root, trial_id
+from snnsweep.sweep.checkpoints import (
+    STATE,
+    keep_newest,
+    newest_first,
+    next_run,
+    number_of,
+    read_newest,
+    root,
+    trial_id,
+)
 
 
 def put(place: Path, run: str, number: int, **state: int) -> Path:

@@ -149,7 +149,9 @@ def test_a_look_at_a_rung_changes_nothing(encoder: str):
     flat = FLAT | {"encoder.name": encoder}
     looked = trial(flat, RUNGS, {"rungs": (1, 2)})
     seen = looked.step()["metrics"]
-    assert {"rung/clean_accuracy", "rung/robust_accuracy", "rung/gradient_sparsity", "rung/activity/synops"} <= set(seen)
+    assert {"rung/clean_accuracy", "rung/robust_accuracy", "rung/gradient_sparsity", "rung/activity/synops"} <= set(
+        seen
+    )
     assert (seen["rung/robust_accuracy/n"], seen["rung/clean_accuracy"]) == (7, seen["clean_accuracy"])
     assert not any(name.startswith(("rung/time/", "rung/audit/")) for name in seen)
     assert not any(name.startswith("rung/") for name in looked.step()["metrics"])  # no rung at the last epoch
