@@ -10,6 +10,7 @@ import torch
 from snnsweep import data, models
 from snnsweep.config import TrialConfig
 from snnsweep.errors import Diverged, UserError
+from snnsweep.machine import hardware
 from snnsweep.measurement import Measurement
 from snnsweep.result import Result
 from snnsweep.training.loop import Trainer
@@ -97,6 +98,7 @@ class Evaluation:
             epochs=self.trainer.epochs_done,
             cause=cause,
             history=tuple(self.history),
+            hardware=hardware(self.device),
         )
 
     def result(self) -> Result:
@@ -113,6 +115,7 @@ class Evaluation:
             history=tuple(self.history),
             verdict=measured.audit.verdict,
             checks=measured.audit.checks,
+            hardware=hardware(self.device),
         )
 
     def _warnings(self) -> list[str]:

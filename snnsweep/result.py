@@ -125,6 +125,7 @@ class Result(BaseModel):
         history: one dict of metrics per epoch.
         verdict: the audit's; "" where nothing was attacked.
         checks: what the verdict rests on.
+        hardware: what it ran on, without which its times say little.
     """
 
     # NaN and infinities survive JSON, by which a result travels
@@ -139,6 +140,7 @@ class Result(BaseModel):
     history: tuple[dict[str, float], ...] = ()
     verdict: Verdict | Literal[""] = ""
     checks: tuple[Check, ...] = ()
+    hardware: str = ""
 
     @property
     def clean_accuracy(self) -> float:
@@ -156,5 +158,5 @@ class Result(BaseModel):
         """The trial as one row of `results.parquet`."""
         head = {"trial_id": trial_id, "status": self.status}
         audit = {"audit": self.verdict, "audit_checks": [str(check) for check in self.checks]}
-        tail = {"epochs": self.epochs, "warnings": list(self.warnings), "cause": self.cause}
+        tail = {"hardware": self.hardware, "epochs": self.epochs, "warnings": list(self.warnings), "cause": self.cause}
         return {**head, **self.config.to_flat(), **self.metrics, **audit, **tail}
