@@ -15,13 +15,26 @@ in a few words what is there, for a set that takes long to read.
 
 from snnsweep.data.batches import batches, crop, flip
 from snnsweep.data.sets import Arrays
-from snnsweep.data.splits import Data, Split, default_folder, instance, load, present, read, spec
+from snnsweep.data.splits import (
+    Data,
+    Source,
+    Split,
+    default_folder,
+    forget,
+    instance,
+    load,
+    present,
+    provide,
+    read,
+    source,
+    spec,
+)
 from snnsweep.registry import datasets
 
 register, get, names = datasets.register, datasets.get, datasets.names
 
-__all__ = ["Arrays", "Data", "Split", "batches", "crop", "default_folder", "flip", "get", "instance", "load"]
-__all__ += ["names", "present", "read", "register", "spec"]
+__all__ = ["Arrays", "Data", "Source", "Split", "batches", "crop", "default_folder", "flip", "forget", "get"]
+__all__ += ["instance", "load", "names", "present", "provide", "read", "register", "source", "spec"]
 
 from snnsweep.data import events as _events  # noqa: E402, F401  registers itself, as the next one does
 from snnsweep.data import own as _own  # noqa: E402, F401

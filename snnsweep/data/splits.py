@@ -1,10 +1,11 @@
 """From a data set's arrays to a trial's train, validation and test splits."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ def default_folder() -> Path:
 def load(config: TrialConfig, device: torch.device | str, folder: Path | None = None) -> Data:
     """The data set that `config.data` names.
 
-    Files are read once per process; the splits are the caller's own.
+    Files are read once per process, or not at all where `provide` knows better; the splits are the caller's own.
 
     Args:
         folder: where the files lie; None for `default_folder()`.
@@ -86,7 +87,8 @@ def load(config: TrialConfig, device: torch.device | str, folder: Path | None = 
         raise ConfigError(problems)
 
     def split(x: NDArray[np.uint8], y: NDArray[np.int64], index: NDArray[np.int64]) -> Split:
-        return Split(torch.from_numpy(x[index]).to(device), torch.from_numpy(y[index]).to(device))
+        chosen = np.ascontiguousarray(x[index])  # kernels, and with them the last bits, depend on the layout
+        return Split(torch.from_numpy(chosen).to(device), torch.from_numpy(y[index]).to(device))
 
     return Data(
         train=split(arrays.train_x, arrays.train_y, rest[stratified(arrays.train_y[rest], subset)]),
@@ -126,13 +128,54 @@ def instance(part: Any) -> Any:
     return part() if isinstance(part, type) else part
 
 
+class Source(NamedTuple):
+    """What decides a data set's arrays, beside the folder: its name, and the values of the keys that it needs."""
+
+    name: str
+    given: tuple[tuple[str, Any], ...] = ()
+
+
+def source(config: TrialConfig) -> Source:
+    """Where the arrays of `config` come from.
+
+    Raises:
+        UserError: the set needs a key that there is not.
+    """
+    name, flat = config.data.name, config.to_flat()
+    needs = getattr(datasets.get(name), "needs", ())
+    if unknown := [key for key in needs if key not in flat]:
+        raise UserError(f"data set {name!r} needs the unknown key {unknown[0]!r}; {nearest(unknown[0], flat)}")
+    return Source(name, tuple(sorted((key.rpartition(".")[2], flat[key]) for key in needs)))
+
+
+_provided: dict[tuple[Any, Path, tuple[tuple[str, Any], ...]], Callable[[], Arrays]] = {}
+
+
+def provide(source: Source, folder: Path, fetch: Callable[[], Arrays]) -> None:
+    """Takes arrays from `fetch()`, each time anew, where they would be read from `folder`.
+
+    This holds for the part that has the name now: one that is registered under it later reads its own files.
+    """
+    _provided[datasets.get(source.name), _place(folder), source.given] = fetch
+
+
+def forget() -> None:
+    """Drops the arrays that this process keeps, and what was provided."""
+    _read.cache_clear()
+    _provided.clear()
+
+
+def _place(folder: Path) -> Path:
+    return folder.expanduser().resolve()
+
+
 @lru_cache(maxsize=2)  # by the part itself: a space file may register another one under the same name
 def _read(part: Any, folder: Path, **given: Any) -> Arrays:
     return instance(part).read(folder, **given)
 
 
 def read(name: str, folder: Path, **given: Any) -> Arrays:
-    """A data set's arrays; its files are read once per process and `given`.
+    """A data set's arrays; its files are read once per process and `given`, unless they are provided.
 
     Args:
         given: the values of the keys that the set needs, by the last part of the key (`time_steps=4`).
@@ -143,20 +186,20 @@ def read(name: str, folder: Path, **given: Any) -> Arrays:
         SnnSweepError: torchvision does not fit torch.
     """
     try:
-        return _read(datasets.get(name), folder.expanduser().resolve(), **given)
+        part, place = datasets.get(name), _place(folder)
+        fetch = _provided.get((part, place, tuple(sorted(given.items()))))
+        if fetch is None:
+            return _read(part, place, **given)
     except SnnSweepError:
         raise
     except Exception as error:
         raise UserError(f"data set {name!r}: its read() raised {type(error).__name__}: {error}") from error
+    return fetch()
 
 
 def _arrays(config: TrialConfig, folder: Path | None) -> Arrays:
-    name, flat = config.data.name, config.to_flat()
-    needs = getattr(datasets.get(name), "needs", ())
-    if unknown := [key for key in needs if key not in flat]:
-        raise UserError(f"data set {name!r} needs the unknown key {unknown[0]!r}; {nearest(unknown[0], flat)}")
-    given = {key.rpartition(".")[2]: flat[key] for key in needs}
-    return read(name, Path(folder or default_folder()), **given)
+    name, given = source(config)
+    return read(name, Path(folder or default_folder()), **dict(given))
 
 
 def _spec(name: str, arrays: Arrays) -> ImageSpec:

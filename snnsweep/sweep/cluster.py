@@ -1,4 +1,4 @@
-"""The Ray cluster that a sweep runs on."""
+"""The Ray cluster that a sweep runs on, and how many trials it holds."""
 
 import logging
 import os
@@ -10,6 +10,8 @@ from pathlib import Path
 import ray
 
 from snnsweep.errors import SnnSweepError, UserError
+from snnsweep.sweep import nodes
+from snnsweep.sweep.nodes import Kind
 
 # Read by Ray when Tune starts; none of these wins over what the user set.
 QUIET = {
@@ -77,18 +79,60 @@ def _knock(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
 
 
-def slots(cpus: float, gpus: float, most: int | None) -> int:
-    """Trials that fit side by side, at most `most`.
+def gpus_of_a_trial(given: float | None) -> float:
+    """The GPUs that a trial reserves: as given, else one where the cluster has any or may bring one.
 
     Raises:
-        UserError: not even one fits.
+        UserError: none is given, and the cluster's autoscaler does not tell what it may bring.
     """
-    have = ray.cluster_resources()
-    wanted = {"CPU": cpus, "GPU": gpus}
-    fits = int(min(have.get(kind, 0) / amount for kind, amount in wanted.items() if amount) + 1e-9)  # 1 / 0.1 is ten
-    if fits < 1:
+    if given is not None:
+        return given
+    growth = nodes.growth()
+    if any(kind.gpus >= 1 for kind in (*_now(), *growth.kinds)):
+        return 1.0
+    if not growth.told:
         raise UserError(
-            f"a trial asks for {cpus:g} CPU and {gpus:g} GPU, but the cluster has {have.get('CPU', 0):g} CPU and "
-            f"{have.get('GPU', 0):g} GPU in all; lower --cpus-per-trial or --gpus-per-trial"
+            "no node with a GPU is up, and the cluster's autoscaler does not tell what it may bring; say "
+            "--gpus-per-trial, 0 for trials on the CPU"
         )
-    return min(fits, most or fits)
+    return 0.0
+
+
+def slots(cpus: float, gpus: float, most: int | None) -> int:
+    """Trials that fit side by side, node by node, on the cluster or what its autoscaler may make of it; at most `most`.
+
+    `most` is taken at its word where an autoscaler does not tell how far it goes.
+
+    Raises:
+        UserError: not even one will ever fit, or nobody can tell.
+    """
+    if gpus > 1 and gpus % 1:
+        raise UserError(
+            f"--gpus-per-trial {gpus:g}: a trial has a share of one GPU or whole GPUs; allowed: 0 to 1, 2, ..."
+        )
+    now, growth = _now(), nodes.growth()
+    if not growth.told and most:
+        return most
+    fits = max(sum(kind.fits(cpus, gpus) for kind in now), growth.fits(cpus, gpus))
+    if fits:
+        return min(fits, most or fits)
+    if growth.told:
+        raise UserError(_never(cpus, gpus, [*now, *growth.kinds]))
+    raise UserError(
+        f"no node is up that holds a trial of {cpus:g} CPU and {gpus:g} GPU, and the cluster's autoscaler does not "
+        "tell what it may bring; say --max-concurrent: the nodes that you want times the trials on each"
+    )
+
+
+def _now() -> list[Kind]:
+    return [Kind.of(node["Resources"]) for node in nodes.alive()]
+
+
+def _never(cpus: float, gpus: float, kinds: list[Kind]) -> str:
+    largest = max(kinds, key=lambda kind: (kind.gpus, kind.cpus) if gpus else (kind.cpus, kind.gpus))
+    short = {"--cpus-per-trial": largest.cpus < cpus, "--gpus-per-trial": largest.gpus < gpus}
+    options = " and ".join(option for option, lacking in short.items() if lacking)
+    return (
+        f"a trial asks for {cpus:g} CPU and {gpus:g} GPU, all on one node, but the largest node of this cluster has "
+        f"{largest.cpus:g} CPU and {largest.gpus:g} GPU; lower {options}"
+    )

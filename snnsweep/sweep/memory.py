@@ -1,0 +1,228 @@
+"""The device of a trial, and how much of a GPU's memory it needs: asked of measured steps, and held to."""
+
+import platform
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from snnsweep.attacks import Threat, suites
+from snnsweep.attacks.base import Attack
+from snnsweep.attacks.suites import Suite
+from snnsweep.config import TrialConfig
+from snnsweep.errors import SnnSweepError, UserError
+from snnsweep.evaluation import Evaluation
+from snnsweep.metrics import activity, probes, sparsity
+from snnsweep.sweep import nodes
+from snnsweep.sweep.sharing import Shared, install
+from snnsweep.sweep.space import Space
+
+MEASURED = 4  # variants
+USABLE = 0.9  # of a GPU's memory: what a long training leaves in pieces, and what a few steps do not show
+GRAIN = 10_000  # Ray counts resources in ten-thousandths
+CONTEXT = 2**29  # bytes: of a process's CUDA context, which torch's limit does not count
+FREE_S = 1200
+CPU_INFO = Path("/proc/cpuinfo")
+REPEATS = ("steps", "queries", "draws")  # of an attack: more of them take more time, not more memory
+# What decides the memory of a variant.
+LARGE = ("data.batch_size", "encoder.time_steps", "model.depth", "model.width")
+OTHERS = (
+    *("data.name", "data.path", "encoder.name", "neuron.name", "model.name", "model.residual", "model.norm"),
+    *("model.pooling", "model.stem", "train.objective", "train.optimizer", "train.precision", "attack.suite"),
+)
+
+Measure = Callable[[TrialConfig, Path], tuple[int, int]]
+Answer = tuple[int, int] | str | None
+
+
+def assigned_device(gpus: float) -> str:
+    """The torch device of the trial in this process, which reserved that many GPUs: `cpu` or `cuda`.
+
+    Raises:
+        SnnSweepError: it reserved one, and torch sees none: the machine's fault and not the trial's.
+    """
+    if not gpus:
+        return "cpu"
+    given = ", ".join(map(str, ray.get_gpu_ids()))
+    if not given or not torch.cuda.is_available():
+        raise SnnSweepError(
+            f"a trial reserves {gpus:g} GPU and was given {f'GPU {given}' if given else 'none'} on host "
+            f"{socket.gethostname()}, where torch {torch.__version__} sees {torch.cuda.device_count()}; "
+            "`snnsweep doctor` there says what torch is built for; it has to match the driver, and Ray has to be "
+            "started with the GPUs that there are (--num-gpus)"
+        )
+    return "cuda"
+
+
+def hardware(device: str) -> str:
+    """What a trial on `device` runs on, such as "NVIDIA H200": times on different ones cannot be compared."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(0)
+    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), platform.processor() or platform.machine())
+
+
+def share(need_bytes: int, total_bytes: int) -> float:
+    """The part of a GPU that a trial reserves, so that as many as can live side by side fit; 1.0 where only one can.
+
+    Args:
+        need_bytes: of one trial's process, with its CUDA context; a tenth of the GPU is kept free beside all of them.
+
+    Raises:
+        UserError: it does not fit into a whole GPU.
+    """
+    if need_bytes > total_bytes:
+        raise UserError(
+            f"a trial needs {need_bytes / 2**30:.1f} GiB of GPU memory, and the smallest GPU has "
+            f"{total_bytes / 2**30:.1f} GiB; lower data.batch_size, encoder.time_steps or model.width in the space"
+        )
+    trials = int(USABLE * total_bytes / need_bytes)
+    if trials < 2:
+        return 1.0
+    grains = max(1, GRAIN // trials)
+    return (grains if GRAIN // grains <= trials else ceil(GRAIN / trials)) / GRAIN
+
+
+def confine(gpus: float) -> None:
+    """Holds this process to its part of the GPU: beyond it torch raises OutOfMemoryError here, and no neighbour dies.
+
+    To be called before the trial's first allocation, and for whole GPUs too: the process may have served another one.
+    """
+    if not gpus:
+        return
+    limit = 1.0
+    if gpus < 1:
+        limit = max(gpus / 2, gpus - CONTEXT / torch.cuda.get_device_properties(0).total_memory)
+    torch.cuda.set_per_process_memory_fraction(limit, 0)
+
+
+def exercise(config: TrialConfig, data_dir: Path) -> None:
+    """What a trial does, at its largest: one training step, two steps of each attack, each measurement, one batch each.
+
+    The attack's labels are the model's own answers, so that every sample is attacked.
+    """
+    trial = Evaluation(config, data_dir)
+    train, validation, batch = trial.data.train, trial.data.validation, config.data.batch_size
+    trial.model.train()
+    trial.trainer.step(train.images(slice(0, batch)), train.y[:batch])
+    trial.model.eval()
+    attacked = validation.images(slice(0, config.attack.samples))  # all of them lie on the device
+    x = attacked[:batch]
+    with torch.no_grad():
+        answers = trial.model(x).argmax(1)
+    suite, threat = _short(suites.get(config.attack.suite)()), Threat.of(config.threat)
+    suites.run(trial.model, x, answers, suite, threat, 0, batch)
+    probed = slice(0, probes.PROBED)
+    probes.run(trial.model, x[probed], answers[probed], suite, threat, 0, batch)
+    sparsity.measure(trial.model, x, answers, threat.space, batch)
+    activity.measure(trial.model, x, batch)
+
+
+def _short(suite: Suite) -> Suite:
+    return replace(suite, steps=tuple(replace(step, attack=_twice(step.attack)) for step in suite.steps))
+
+
+def _twice(attack: Attack) -> Attack:
+    if not is_dataclass(attack):
+        return attack
+    found = {field.name: getattr(attack, field.name) for field in fields(attack) if field.name in REPEATS}
+    return replace(attack, **{name: min(2, value) for name, value in found.items()})
+
+
+def need(config: TrialConfig, data_dir: Path) -> int:
+    """Bytes of GPU memory that a process takes at the peak of `exercise`, its CUDA context and kernels included.
+
+    Measured on this process's own GPU, which nobody else may use meanwhile.
+    """
+    torch.cuda.reset_peak_memory_stats()
+    exercise(config, data_dir)
+    free, total = torch.cuda.mem_get_info()
+    return torch.cuda.max_memory_reserved() + max(0, total - free - torch.cuda.memory_reserved())
+
+
+def on_its_gpu(config: TrialConfig, data_dir: Path) -> tuple[int, int]:
+    """What the variant needs of this task's GPU, and all that this has; bytes."""
+    on_gpu = config.model_copy(update={"device": assigned_device(1)})
+    return need(on_gpu, data_dir), torch.cuda.get_device_properties(0).total_memory
+
+
+def measured_share(
+    space: Space, configs: Iterable[TrialConfig], data_dir: Path, shared: Shared, measure: Measure = on_its_gpu
+) -> float:
+    """The part of a GPU that any trial of the space is to reserve, from measurements of its largest variants.
+
+    They run one by one on a free GPU of each type that is up, and the most demanding answer counts. A variant that
+    runs out of memory alone gets a whole GPU.
+
+    Raises:
+        UserError: every variant is too large, or no GPU was free in 20 minutes.
+        SnnSweepError: none could be measured.
+    """
+    typed = [
+        name for node in nodes.alive() for name in node["Resources"]
+        if name.startswith("accelerator_type:") and node["Resources"].get("GPU")
+    ]  # fmt: skip
+    asked: list[dict[str, float]] = [{name: 1 / GRAIN} for name in dict.fromkeys(typed)] or [{}]
+    tasks = [
+        _measured.options(resources=kind).remote(space, config.to_flat(), data_dir, shared, measure)
+        for kind in asked
+        for config in largest(configs)
+    ]
+    ready, late = ray.wait(tasks, num_returns=len(tasks), timeout=FREE_S)
+    for task in late:
+        ray.cancel(task, force=True)
+    if late:
+        raise UserError(
+            f"--gpus-per-trial auto: no GPU was free for a measurement in {FREE_S // 60} minutes; wait for the other "
+            "jobs of the cluster, or give the share yourself"
+        )
+    return _agreed(ray.get(ready))
+
+
+def _agreed(answers: list[Answer]) -> float:
+    """The share for all of them, of what `_measured` gave."""
+    found = [share(*answer) for answer in answers if isinstance(answer, tuple)]
+    failed = [answer for answer in answers if isinstance(answer, str)]
+    if not found and failed:
+        raise SnnSweepError(f"--gpus-per-trial auto: no variant could be measured: {failed[0]}")
+    if not found:
+        raise UserError(
+            "--gpus-per-trial auto: the largest variants of the space run out of memory on a GPU of their own; lower "
+            "data.batch_size, encoder.time_steps or model.width in the space"
+        )
+    return 1.0 if None in answers else max(found)
+
+
+def largest(configs: Iterable[TrialConfig]) -> list[TrialConfig]:
+    """At most four variants of different memory: the largest ones by batch, time steps, depth and width."""
+
+    def size(config: TrialConfig) -> float:
+        flat, product = config.to_flat(), 1.0
+        for key in LARGE:
+            product *= flat[key]
+        return product
+
+    different: dict[Any, TrialConfig] = {}
+    for config in configs:
+        flat = config.to_flat()
+        different.setdefault(tuple(flat[key] for key in (*LARGE, *OTHERS)), config)
+    return sorted(different.values(), key=size, reverse=True)[:MEASURED]
+
+
+@ray.remote(num_gpus=1)  # its process ends with it, and gives the memory back
+def _measured(space: Space, flat: dict[str, Any], data_dir: Path, shared: Shared, measure: Measure) -> Answer:
+    """Bytes as `on_its_gpu`; None where even that GPU is too small; the reason where the variant fails for another."""
+    try:
+        space.load()
+        install(shared, data_dir)
+        return measure(TrialConfig.from_flat(flat), data_dir)
+    except torch.OutOfMemoryError:
+        return None
+    except Exception as error:  # noqa: BLE001  spaces bring their own parts
+        return f"{type(error).__name__}: {error}"
