@@ -19,7 +19,7 @@ from snnsweep.results.front import front
 from snnsweep.results.ranking import reference_point
 from snnsweep.sweep import preflight
 from snnsweep.sweep.checkpoints import next_run, place_of
-from snnsweep.sweep.cluster import connect, slots
+from snnsweep.sweep.cluster import connect, gpus_of_a_trial, slots
 from snnsweep.sweep.confirm_pairs import Pairing, has_model
 from snnsweep.sweep.confirm_trial import SPLIT, ConfirmTrial, Keeper, pair_name
 from snnsweep.sweep.lock import alone_in
@@ -214,7 +214,8 @@ class Confirmation:
 
     def _tune(self, todo: list[dict[str, Any]], own: dict[str, Any]) -> None:
         with connect(self.address):
-            gpus = float(ray.cluster_resources().get("GPU", 0) > 0) if self.gpus is None else self.gpus
+            check_storage(self.folder)
+            gpus = gpus_of_a_trial(self.gpus)
             side_by_side = slots(self.cpus, gpus, self.max_concurrent)
             for pair in todo:
                 pair["flat"]["device"] = "cuda" if gpus else "cpu"

@@ -188,9 +188,9 @@ class Sweep:
         else:
             check_storage(self.storage)
         self.sets = arrays_of(self.probed, self.data_dir)
-        if isinstance(self.gpus, str):
-            self.gpus = measured_share(self.space, self.probed, self.data_dir, self.sets)
-        self.gpus = gpus_of_a_trial(self.gpus)
+        auto, known = isinstance(self.gpus, str), gpus_of_a_trial(None if isinstance(self.gpus, str) else self.gpus)
+        given = (self.space, self.probed, self.data_dir, self.sets)
+        self.gpus = measured_share(*given) if auto and known else known
         self.side_by_side = slots(self.cpus, float(self.gpus), self.max_concurrent)
 
     @contextmanager

@@ -1,6 +1,5 @@
 """The device of a trial, and how much of a GPU's memory it needs: asked of measured steps, and held to."""
 
-import platform
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass, replace
@@ -27,7 +26,6 @@ USABLE = 0.9  # of a GPU's memory: what a long training leaves in pieces, and wh
 GRAIN = 10_000  # Ray counts resources in ten-thousandths
 CONTEXT = 2**29  # bytes: of a process's CUDA context, which torch's limit does not count
 FREE_S = 1200
-CPU_INFO = Path("/proc/cpuinfo")
 REPEATS = ("steps", "queries", "draws")  # of an attack: more of them take more time, not more memory
 # What decides the memory of a variant.
 LARGE = ("data.batch_size", "encoder.time_steps", "model.depth", "model.width")
@@ -57,15 +55,6 @@ def assigned_device(gpus: float) -> str:
             "started with the GPUs that there are (--num-gpus)"
         )
     return "cuda"
-
-
-def hardware(device: str) -> str:
-    """What a trial on `device` runs on, such as "NVIDIA H200": times on different ones cannot be compared."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(0)
-    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(iter(names), platform.processor() or platform.machine())
 
 
 def share(need_bytes: int, total_bytes: int) -> float:

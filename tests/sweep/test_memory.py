@@ -15,7 +15,7 @@ from snnsweep import evaluate
 from snnsweep.config import TrialConfig
 from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.sweep import memory
-from snnsweep.sweep.memory import assigned_device, confine, exercise, hardware, largest, measured_share, share
+from snnsweep.sweep.memory import assigned_device, confine, exercise, largest, measured_share, share
 from snnsweep.sweep.nodes import Kind
 from snnsweep.sweep.space import Space
 
@@ -175,16 +175,6 @@ def test_a_gpu_that_torch_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(ray, "get_gpu_ids", lambda: [3])
     assert assigned_device(0.5) == "cuda"
-
-
-def test_hardware_of_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n\nmodel name\t: Other\n")
-    monkeypatch.setattr(memory, "CPU_INFO", tmp_path / "cpuinfo")
-    assert hardware("cpu") == "Some CPU @ 2 GHz"
-    monkeypatch.setattr(memory, "CPU_INFO", tmp_path / "none")
-    assert hardware("cpu")
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU number {index}")
-    assert hardware("cuda") == "GPU number 0"
 
 
 # Through Ray, on a GPU that is none
