@@ -188,6 +188,7 @@ def test_a_trial_that_is_run_again_has_its_parameters_and_its_result_reaches_opt
     Teller(search.study).tell(2, "finished", dict.fromkeys(space.objectives, 0.5))
     assert search.study.get_trials()[2].values == [0.5] * len(space.objectives)
     assert [trial.number for trial in search.study.best_trials] == [2]
+    assert again_as_new(search.study, 0) == 3
     with pytest.raises(UserError, match="t0001 has not ended"):
         again_as_new(search.study, 1)
 

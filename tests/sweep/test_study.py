@@ -261,6 +261,7 @@ def test_a_space_that_may_raise_is_judged_by_what_it_asked(tmp_path: Path):
     study = opened(tmp_path)
     raising = space('if trial.suggest_float("neuron.tau", 1.1, 4.0) > 0: raise ValueError("always")')
     asked(study, 1, raising)
+    asked(study, 1, space(THEN))
     compatible(study, raising, {}, {}, 0)
 
 
