@@ -100,7 +100,8 @@ def mix(
 @click.option("--seeds", type=int, default=3, show_default=True, help="Fresh ones a member; 0: the stored models.")
 @click.option("--suite", default="strong", show_default=True, help="The attacks.")
 @click.option("--samples", type=int, help="Attacked test images; by default the suite's number.")
-@options("storage", "data-dir", "address", "cpus-per-trial", "gpus-per-trial", "max-concurrent", "json")
+@click.option("--gpus-per-trial", type=float, help="A fraction too; by default 1 where the cluster has GPUs.")
+@options("storage", "data-dir", "address", "cpus-per-trial", "max-concurrent", "json")
 def confirm(sweep: str, storage: Path, as_json: bool, **settings: Any) -> None:
     """Train the front of SWEEP again with fresh seeds and attack it on the untouched test split."""
     from snnsweep import terminal

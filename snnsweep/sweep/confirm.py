@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import ray
 from ray import tune
 
 from snnsweep import data, registry
@@ -23,12 +22,13 @@ from snnsweep.sweep.cluster import connect, gpus_of_a_trial, slots
 from snnsweep.sweep.confirm_pairs import Pairing, has_model
 from snnsweep.sweep.confirm_trial import SPLIT, ConfirmTrial, Keeper, pair_name
 from snnsweep.sweep.lock import alone_in
+from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.provenance import now, provenance
 from snnsweep.sweep.signals import ending_on_signal
 from snnsweep.sweep.space import Space
+from snnsweep.sweep.storage import check_storage
 from snnsweep.sweep.trials import flat_of
 from snnsweep.sweep.tuning import tuner
-from snnsweep.sweep.watch import Progress
 
 FOLDER, FACTS, WHOLE = "confirm", "confirm.json", "front"
 
@@ -137,7 +137,7 @@ class Confirmation:
         return bool((rows["status"] == "failed")[rows["trial_id"].isin(mine)].any())
 
     def _check(self) -> None:
-        preflight.all_at_once([self._read, self._numbers_fit, self._suite_fits])
+        preflight.all_at_once([self._read, self._numbers_fit, self._top_fits, self._suite_fits])
         preflight.all_at_once([self._pair_up, self._inputs_there])
 
     def _read(self) -> None:
@@ -166,17 +166,23 @@ class Confirmation:
         """Raises:
         UserError: all numbers that cannot be used.
         """
-        least = {"seeds": 0, "samples": 1, "cpus-per-trial": 1, "gpus-per-trial": 0, "max-concurrent": 1}
-        given = (self.seeds, self.samples, self.cpus, self.gpus, self.max_concurrent)
-        wrong = [
-            f"--{key} {value}: has to be at least {least[key]}"
-            for key, value in zip(least, given, strict=True)
-            if value is not None and not value >= least[key]
-        ]
+        preflight.at_least(
+            {
+                "seeds": (self.seeds, 0),
+                "samples": (self.samples, 1),
+                "cpus-per-trial": (self.cpus, 1),
+                "gpus-per-trial": (self.gpus, 0),
+                "max-concurrent": (self.max_concurrent, 1),
+            }
+        )
+
+    def _top_fits(self) -> None:
+        """Raises:
+        UserError: it is neither the front nor a number of members.
+        """
         if self.top != WHOLE and not (self.top.isdecimal() and int(self.top)):
-            wrong.append(f"--top {self.top!r}: {WHOLE}, or how many members, 1 or more; {nearest(self.top, [WHOLE])}")
-        if wrong:
-            raise UserError("\n".join(wrong))
+            hint = nearest(self.top, [WHOLE])
+            raise UserError(f"--top {self.top!r}: {WHOLE}, or how many members, 1 or more; {hint}")
 
     def _suite_fits(self) -> None:
         """Raises:

@@ -14,10 +14,11 @@ from snnsweep.measurement import Measurement
 from snnsweep.result import Result
 from snnsweep.results.store import Store
 from snnsweep.sweep.checkpoints import keep_newest
+from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.space import Space
 from snnsweep.sweep.trainable import SweepTrial
 from snnsweep.sweep.trials import load_trial
-from snnsweep.sweep.watch import Progress, cause_of, keep_traceback
+from snnsweep.sweep.watch import cause_of, keep_traceback
 
 SPLIT = "test"
 

@@ -5,6 +5,7 @@ What counts is the study, the rows and the checkpoints: a trial that the study h
 own end is handed out again, and goes on from its newest checkpoint.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,10 @@ from ray.tune import TuneError
 
 from snnsweep.config import Flat
 from snnsweep.errors import SnnSweepError
-from snnsweep.results.store import Store
+from snnsweep.results.folder import FRONT, RESULTS, SWEEP
+from snnsweep.results.front import front
+from snnsweep.results.picture import front_picture
+from snnsweep.results.store import Store, write_json
 from snnsweep.sweep import checkpoints
 from snnsweep.sweep.asha import Asha
 from snnsweep.sweep.ledger import BROKE, INTERRUPTED, OUT_OF_TIME, has_ended, settle
@@ -29,6 +33,9 @@ from snnsweep.sweep.trainable import SweepTrial
 from snnsweep.sweep.tuning import Ender, trial_name, tuner
 from snnsweep.sweep.watch import Recorder
 from snnsweep.tracking.spool import Spool
+
+PATIENCE_S = 30  # that the end of a sweep waits for MLflow
+_LOGGER = logging.getLogger("snnsweep")
 
 
 @dataclass
@@ -111,6 +118,28 @@ class Drive:
             raise SnnSweepError(" ".join(str(error.__cause__ or error).split())) from error
         finally:
             recorder.stop_rest(cause)
+
+    def close(self, facts: Mapping[str, Any]) -> int:
+        """The front to parquet and MLflow, from the rows on disk: one source for what everybody shows.
+
+        Args:
+            facts: for `sweep.json`.
+
+        Returns:
+            How many entries MLflow has not got.
+        """
+        try:
+            write_json(self.folder / SWEEP, facts)
+            self.store.flush()
+            results, objectives = self.store.frame(), self.space.objectives
+            if len(results):
+                members = front(results, objectives)
+                files = [self.folder / name for name in (SWEEP, RESULTS, FRONT)]
+                self.spool.log_front(members, front_picture(results, members, objectives), files, objectives)
+        except (OSError, SnnSweepError) as error:  # a full disk, where the sweep's own error says more
+            _LOGGER.warning("%s: its last state could not be written (%s)", self.folder, error)
+        self.spool.end_sweep({"finished": "FINISHED", "broken": "FAILED"}.get(facts["status"], "KILLED"))
+        return self.spool.close(PATIENCE_S)
 
     def _interrupt(self) -> None:
         self.interrupted = True

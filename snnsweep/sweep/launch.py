@@ -1,6 +1,5 @@
 """`Sweep`: checks everything first, then runs a space's trials through Ray Tune, and leaves a folder behind."""
 
-import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from snnsweep.config import Flat, TrialConfig
 from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.results import store
 from snnsweep.results.front import front
-from snnsweep.results.picture import front_picture
 from snnsweep.sweep import preflight
 from snnsweep.sweep.checkpoints import root
 from snnsweep.sweep.cluster import connect, gpus_of_a_trial, slots
@@ -36,8 +34,6 @@ from snnsweep.tracking.spool import Spool
 
 SMOKE_TRIALS = 2
 AUTO = "auto"
-PATIENCE_S = 30  # that the end of a sweep waits for MLflow
-_LOGGER = logging.getLogger("snnsweep")
 
 
 class Sweep:
@@ -104,7 +100,8 @@ class Sweep:
         self.tracker = Tracker(self.tracking_uri, self.space.name, address_book.artifacts_of(self.tracking_uri))
         self.data_dir = Path(data_dir or data.default_folder()).resolve()
         self.address, self.cpus, self.gpus = address, cpus_per_trial, gpus_per_trial
-        self.checkpoints, self.optuna_storage, self.warm_start = checkpoints, optuna_storage, warm_start
+        self.checkpoints, self.warm_start = checkpoints, warm_start
+        self.optuna_storage = address_book.absolute(optuna_storage) if optuna_storage else None
         self.max_concurrent, self.time_budget, self.listener = max_concurrent, time_budget, listener
         self.interrupted, self.untold, self.status = False, 0, ""
 
@@ -168,18 +165,18 @@ class Sweep:
         self.asha = self.space.rungs.asha(self.probed, self.seed) if self.space.rungs else None
 
     def _numbers_fit(self) -> None:
-        given = {"trials": self.trials, "cpus-per-trial": self.cpus, "gpus-per-trial": self.gpus, "seed": self.seed}
-        given |= {"max-concurrent": self.max_concurrent, "time-budget": self.time_budget}
-        least = {key: 0 if key in ("seed", "gpus-per-trial") else 1 for key in given}
-        wrong = [
-            f"--{key} {value}: has to be at least {least[key]}"
-            for key, value in given.items()
-            if isinstance(value, int | float) and not value >= least[key]
-        ]
+        preflight.at_least(
+            {
+                "trials": (self.trials, 1),
+                "seed": (self.seed, 0),
+                "cpus-per-trial": (self.cpus, 1),
+                "gpus-per-trial": (self.gpus, 0),
+                "max-concurrent": (self.max_concurrent, 1),
+                "time-budget": (self.time_budget, 1),
+            }
+        )
         if isinstance(self.gpus, str) and self.gpus != AUTO:
-            wrong.append(f"--gpus-per-trial {self.gpus}: a number, or {AUTO}")
-        if wrong:
-            raise UserError("\n".join(wrong))
+            raise UserError(f"--gpus-per-trial {self.gpus}: a number, or {AUTO}")
 
     def _reserve(self) -> None:
         """What a trial gets of the cluster; nothing has been written yet."""
@@ -248,7 +245,7 @@ class Sweep:
             raise SnnSweepError(f"the sweep broke: {error}; {kept}") from error
         finally:
             self.interrupted = drive.interrupted
-            self._close(facts | {"status": self.status, "ended": now()}, rows, spool)
+            self.untold = drive.close(facts | {"status": self.status, "ended": now()})
 
     def _start_of(self, rows: store.Store, spool: Spool) -> Drive:
         gpus = float(self.gpus or 0)
@@ -270,21 +267,6 @@ class Sweep:
             time_budget=self.time_budget,
             listener=self.listener,
         )
-
-    def _close(self, facts: dict[str, Any], rows: store.Store, spool: Spool) -> None:
-        """The front to parquet and MLflow, from the rows on disk: one source for what everybody shows."""
-        try:
-            store.write_json(self.folder / store.SWEEP, facts)
-            rows.flush()
-            if (self.folder / store.RESULTS).exists():
-                members = self.front()
-                files = [self.folder / name for name in (store.SWEEP, store.RESULTS, store.FRONT)]
-                picture = front_picture(self.results(), members, self.space.objectives)
-                spool.log_front(members, picture, files, self.space.objectives)
-        except (OSError, SnnSweepError) as error:  # a full disk, where the sweep's own error says more
-            _LOGGER.warning("%s: its last state could not be written (%s)", self.folder, error)
-        spool.end_sweep({"finished": "FINISHED", "broken": "FAILED"}.get(facts["status"], "KILLED"))
-        self.untold = spool.close(PATIENCE_S)
 
     def _provenance(self) -> dict[str, Any]:
         return provenance(

@@ -1,8 +1,9 @@
 """What has to hold before a sweep writes anything: every mistake found here is told at once."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from snnsweep import data, models, registry
 from snnsweep.attacks import suites
@@ -79,6 +80,24 @@ def known(option: str, given: str, allowed: Iterable[str]) -> None:
     """
     if given not in allowed:
         raise UserError(f"unknown {option} {given!r}; {nearest(given, allowed)}")
+
+
+def at_least(given: Mapping[str, tuple[Any, float]]) -> None:
+    """That options are as large as they have to be.
+
+    Args:
+        given: by option the value, None where it was not given, and the least that is allowed.
+
+    Raises:
+        UserError: all that are smaller.
+    """
+    wrong = [
+        f"--{option} {value}: has to be at least {least}"
+        for option, (value, least) in given.items()
+        if isinstance(value, int | float) and not value >= least
+    ]
+    if wrong:
+        raise UserError("\n".join(wrong))
 
 
 def device_is_free(space: Space, configs: list[TrialConfig]) -> None:

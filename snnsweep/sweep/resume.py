@@ -14,7 +14,8 @@ from snnsweep.sweep.launch import Sweep
 from snnsweep.sweep.ledger import has_ended
 from snnsweep.sweep.lock import alone_in
 from snnsweep.sweep.progress import Progress
-from snnsweep.sweep.provenance import now, params, tags, versions
+from snnsweep.sweep.provenance import params, tags, versions
+from snnsweep.sweep.scheduler import RUNGS, RungScheduler
 from snnsweep.sweep.space import Space
 from snnsweep.sweep.study import again_as_new, check_has
 from snnsweep.tracking.spool import Spool
@@ -93,8 +94,13 @@ class ResumedSweep(Sweep):
 
     def _check(self) -> None:
         preflight.all_at_once(
-            [self._nothing_changed, self._nothing_hidden, self._enough_asked, self._same_objectives]
-            + self._of_every_start()
+            [
+                self._nothing_changed,
+                self._nothing_hidden,
+                self._enough_asked,
+                self._same_objectives,
+                *self._of_every_start(),
+            ]
         )
 
     def _nothing_changed(self) -> None:
@@ -108,10 +114,10 @@ class ResumedSweep(Sweep):
         if self.space.sha256 != self.then.sha256:
             changes.insert(0, f"{self.space.source} has changed since the sweep began")
         if changes and not self.allow_changed:
-            kept = f"{self.folder / store.SWEEP} holds the space as it was"
             raise UserError(
-                f"{'; '.join(changes)}: trials before and after would not be alike. Put it back ({kept}), or go on with "
-                "--allow-changed, which is written down"
+                f"{'; '.join(changes)}: trials before and after would not be alike. Put it back "
+                f"({self.folder / store.SWEEP} holds the space as it was), or go on with --allow-changed, which is "
+                "written down there"
             )
 
     def _same_objectives(self) -> None:
@@ -146,6 +152,8 @@ class ResumedSweep(Sweep):
     def _begin(self) -> dict[str, Any]:
         self._open_study(fresh=False)
         compatible(self.study, self.space, self._defaults, self._overrides, self.seed)
+        if self.asha:
+            RungScheduler(self.asha, self.folder / RUNGS)  # refuses other rungs than it was begun with
         check_has(self.study, [number_of(name) for name in self.ended])
         if self.retry_failed:
             again = {again_as_new(self.study, number_of(name)) for name in self.failed}

@@ -1,7 +1,7 @@
 """The driver's view of a running sweep: what Ray reports becomes rows, told trials, MLflow runs and progress."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 

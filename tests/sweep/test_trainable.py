@@ -126,7 +126,7 @@ def test_a_trial_goes_on_from_its_newest_checkpoint_that_is_whole(tmp_path: Path
     assert trial(FLAT, given=place).step()["done"]  # after two epochs of two, it attacks
     newest.write_bytes(newest.read_bytes()[:-100])
     again = trial(FLAT, given=place)
-    assert again.evaluation and again.evaluation.trainer.epochs_done == 1
+    assert again.evaluation.trainer.epochs_done == 1
     again.load_checkpoint(str(newest.parent))  # as Ray does after the process was lost
     assert again.evaluation.trainer.epochs_done == 1
     assert without_times(finish(again)) == without_times(whole)
