@@ -1,8 +1,8 @@
 """snnsweep: train and attack variants of spiking neural networks, and map the front of what they can do.
 
 `TrialConfig` describes a variant, `evaluate` trains, attacks and measures it, `Sweep` does so for many on a Ray
-cluster; `attacks`, `data`, `encoders`, `models`, `neurons` and `training` hold the parts. Heavy imports wait until a
-name is used.
+cluster, and `ResumedSweep` goes on with one; `attacks`, `data`, `encoders`, `models`, `neurons` and `training` hold the
+parts. Heavy imports wait until a name is used.
 """
 
 from importlib import import_module
@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from snnsweep.results.front import front
     from snnsweep.results.store import load_results
     from snnsweep.sweep.launch import Sweep
+    from snnsweep.sweep.resume import ResumedSweep
 
 __version__ = "0.1.0"
-__all__ = ["OBJECTIVES", "Result", "Sweep", "TrialConfig", "evaluate", "front", "load_results"]
+__all__ = ["OBJECTIVES", "Result", "ResumedSweep", "Sweep", "TrialConfig", "evaluate", "front", "load_results"]
 
 _HOMES = {
     "OBJECTIVES": "result",
+    "ResumedSweep": "sweep.resume",
     "Result": "result",
     "Sweep": "sweep.launch",
     "TrialConfig": "config",
