@@ -89,13 +89,13 @@ def _local(folder: Path) -> str | None:
     """The type of the file system that holds a folder, where it is one of this machine alone."""
     if not MOUNTS.exists():
         return None
-    place, found = folder.resolve(), (Path("/"), "")
-    for line in MOUNTS.read_text().splitlines():
+    place, found = folder.resolve(), ""
+    for line in MOUNTS.read_text().splitlines():  # in their order: a later one hides what lies under it
         _, point, kind, *_ = line.split(" ")
-        mount = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point))  # a space is \040
-        if place.is_relative_to(mount) and len(mount.parts) >= len(found[0].parts):  # the last mount hides the others
-            found = mount, kind
-    return found[1] if found[1] in LOCAL else None
+        mount = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point)  # a space is \040
+        if place.is_relative_to(mount):
+            found = kind
+    return found if found in LOCAL else None
 
 
 def check_checkpoints(uri: str) -> None:

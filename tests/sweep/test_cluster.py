@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 import ray
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
@@ -68,6 +68,8 @@ def packed(cpus: int, devices: list[int], of_cpus: int, of_gpus: int) -> int:
     return count
 
 
+@example(9, 2, 1, 4_000)  # two on each device, not five on both
+@example(9, 3, 1, 3_333)
 @given(
     st.integers(0, 9),
     st.integers(0, 4),

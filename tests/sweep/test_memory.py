@@ -136,10 +136,12 @@ def test_the_steps_are_as_large_as_a_trials_largest(keys: dict[str, Any], tmp_pa
 def test_every_attack_of_a_suite_is_tried_and_none_for_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tried: list[Any] = []
     monkeypatch.setattr(memory.suites, "run", lambda model, x, y, suite, *rest: tried.append((suite, len(x))))
-    for module in (memory.probes, memory.sparsity, memory.activity):
-        monkeypatch.setattr(module, "run" if module is memory.probes else "measure", lambda *given: None)
+    measured: list[str] = []
+    for module, name in ((memory.probes, "run"), (memory.sparsity, "measure"), (memory.activity, "measure")):
+        monkeypatch.setattr(module, name, lambda *given, module=module: measured.append(module.__name__))
     exercise(TrialConfig.from_flat(SMALL | {"attack.suite": "strong", "attack.samples": 50}), tmp_path)
     ((suite, images),) = tried
+    assert [name.rpartition(".")[2] for name in measured] == ["probes", "sparsity", "activity"]
     strong = memory.suites.get("strong")()
     assert images == 50
     assert [(step.label, step.rule, type(step.attack)) for step in suite.steps] == [
