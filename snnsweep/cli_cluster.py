@@ -7,7 +7,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-OWN = ("storage", "data_dir", "name", "address", "as_json")  # of `run`; here they mean something else, or nothing
+OWN = (
+    "storage",
+    "data_dir",
+    "warm_start",
+    "name",
+    "address",
+    "as_json",
+)  # of `run`; here they mean something else, or nothing
 
 
 def submit_like(run: click.Command) -> click.Command:
@@ -15,7 +22,8 @@ def submit_like(run: click.Command) -> click.Command:
     own: list[click.Parameter] = [
         click.Option(["--name"], help="The sweep's and the job's name; by default the space's and the time."),
         click.Option(["--storage"], required=True, help="The folder that holds sweeps, as all of the cluster see it."),
-        click.Option(["--data-dir"], help="Where the data sets are on the cluster."),
+        click.Option(["--data-dir"], help="Where the data sets are on the cluster's head."),
+        click.Option(["--warm-start"], metavar="SWEEP", help="A sweep's folder on the cluster, to learn from."),
         click.Option(
             ["--working-dir"],
             type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -35,7 +43,8 @@ def _submit(ctx: click.Context, space: str, **settings: Any) -> None:
     from snnsweep import terminal
     from snnsweep.sweep.submit import submit
 
-    own = {name: settings[name] for name in ("name", "storage", "data_dir", "working_dir", "address")}
+    names = ("name", "storage", "data_dir", "warm_start", "working_dir", "address")
+    own = {name: settings[name] for name in names}
     job = submit(space, list(_given(ctx, set(own) | {"space"})), **own)
     terminal.out.print(f"submitted {job.name} to {job.address}", soft_wrap=True, markup=False)
     for what, command in job.ways_on.items():

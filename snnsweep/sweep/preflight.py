@@ -24,7 +24,9 @@ from snnsweep.result import (
     PER_WEIGHT,
     PER_WEIGHT_ZEROS,
 )
+from snnsweep.sweep.lock import LOCK
 from snnsweep.sweep.space import MODULE, Space
+from snnsweep.sweep.study import STUDY_FILE
 
 LONGEST_NAME = 120
 PARTS = {
@@ -120,7 +122,7 @@ def folder_is_free(storage: Path, name: str, embedded: bool) -> None:
     if embedded and set("?#%") & set(str(storage)):
         raise UserError(f"--storage {storage}: no ?, # or % in it, which the address of a sqlite file cannot hold")
     try:
-        if (storage / name).exists():
+        if (storage / name).exists() and not _begun_by_halves(storage / name):
             raise UserError(_taken(storage / name))
         above = next(parent for parent in (storage, *storage.parents) if parent.exists())
     except OSError as error:
@@ -136,13 +138,19 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
-        raise UserError(_taken(folder)) from None
+        if not _begun_by_halves(folder):
+            raise UserError(_taken(folder)) from None
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}; give another --storage or --name") from None
 
 
+def _begun_by_halves(folder: Path) -> bool:
+    """Whether a sweep was killed there before it had asked for a trial."""
+    return folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {LOCK, STUDY_FILE, f"{STUDY_FILE}.lock"}
+
+
 def _taken(folder: Path) -> str:
-    return f"{folder}: a sweep of that name exists; take another --name, or look at it with `snnsweep front {folder}`"
+    return f"{folder}: a sweep of that name exists; take another --name, or go on with it: `snnsweep resume {folder}`"
 
 
 def _files(config: TrialConfig) -> tuple[object, ...]:

@@ -61,6 +61,7 @@ def submit(
     address: str,
     name: str | None = None,
     data_dir: str | None = None,
+    warm_start: str | None = None,
     working_dir: Path | None = None,
 ) -> Job:
     """Hands `snnsweep run` to the cluster and does not wait for it.
@@ -71,7 +72,8 @@ def submit(
         storage: absolute folder that every machine of the cluster sees.
         address: the cluster's dashboard, http://host:port.
         name: of the sweep; by default the space's name and the time.
-        data_dir: absolute folder of the data sets on every machine of the cluster.
+        data_dir: absolute folder of the data sets on the cluster's head.
+        warm_start: absolute folder of a sweep to learn from, likewise.
         working_dir: a folder around the space that is sent along whole; by default the space file alone.
 
     Raises:
@@ -79,7 +81,8 @@ def submit(
     """
     read = Space.read(space)
     name = name or f"{read.name}-{datetime.now():%Y%m%d-%H%M%S}"
-    places = {"--storage": storage} | ({"--data-dir": data_dir} if data_dir else {})
+    others = {"--data-dir": data_dir, "--warm-start": warm_start}
+    places = {"--storage": storage} | {option: path for option, path in others.items() if path}
     preflight.all_at_once(
         [
             lambda: read.objectives,
