@@ -16,20 +16,28 @@ import pytest
 from snnsweep import Sweep
 
 OWN_PARTS = Path(__file__).parents[2] / "search_spaces" / "own_parts.py"
-# Each process that reads the data set leaves a note: on which node, where it stands, and whether it sees the file.
+# Each process that executes the space leaves a note: on which node, where it stands, and whether it sees the file. The
+# data set is read by the driver alone.
 WITNESS = """
+import json, os, ray
+from pathlib import Path
+
+
+def note(what):
+    node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else "driver"
+    seen = {"node": node, "cwd": os.getcwd(), "file": Path("own.py").exists()}
+    (Path(NOTES) / f"{what}-{os.getpid()}.json").write_text(json.dumps(seen))
+
+
 class Witness(Stripes):
     \"\"\"Noisy stripes, whose readers are written down.\"\"\"
 
     def read(self, folder):
-        import json, os, ray
-        from pathlib import Path
-        node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else "driver"
-        seen = {"node": node, "cwd": os.getcwd(), "file": Path("own.py").exists()}
-        (Path(folder) / f"{os.getpid()}.json").write_text(json.dumps(seen))
+        note("read")
         return super().read(folder)
 
 
+note("execute")
 data.register("witness")(Witness)
 FIXED = {"data.name": "witness"}
 """
@@ -80,7 +88,7 @@ def test_every_kind_of_part_from_one_file(two_nodes: str, tmp_path: Path, monkey
     home.mkdir()
     notes.mkdir()
     text = OWN_PARTS.read_text().replace('"data.name": "stripes",', '"data.name": "witness",')
-    (home / "own.py").write_text(text + WITNESS)
+    (home / "own.py").write_text(text + WITNESS.replace("NOTES", repr(str(notes))))
     monkeypatch.chdir(home)
     sweep = Sweep("own.py", 4, storage=tmp_path / "sweeps", name="s", data_dir=notes, address=two_nodes).run()
 
@@ -90,7 +98,8 @@ def test_every_kind_of_part_from_one_file(two_nodes: str, tmp_path: Path, monkey
     for key, name in (named | {"train.objective": "smoothed", "attack.suite": "own"}).items():
         assert set(rows[key]) == {name}
     assert rows["robust_accuracy/sign_momentum"].between(0, 1).all()
-    seen = [json.loads(note.read_text()) for note in notes.glob("*.json")]
+    assert [note.name for note in notes.glob("read-*")] == [f"read-{os.getpid()}.json"]
+    seen = [json.loads(note.read_text()) for note in notes.glob("execute-*")]
     workers = [one for one in seen if one["cwd"] != str(home)]
     assert len({one["node"] for one in workers}) == 2
     assert not any(one["file"] for one in workers)
