@@ -12,7 +12,7 @@ from typing import Any
 
 from snnsweep.errors import UserError
 from snnsweep.tracking.address import redacted
-from snnsweep.tracking.runs import TRIAL_ID, Runs
+from snnsweep.tracking.runs import Runs
 
 _LOGGER = logging.getLogger("snnsweep")
 _ENDS = {"finished": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
@@ -43,7 +43,6 @@ class Tracker:
     ):
         self._uri, self._experiment, self._artifacts, self._warn = uri, experiment, artifacts, warn
         self._runs = Runs(uri, warn)
-        self._front: set[str] | None = None  # trials with `pareto` = true; None before MLflow was asked
 
     def __repr__(self) -> str:
         return f"Tracker({redacted(self._uri)!r}, {self._experiment!r})"
@@ -69,8 +68,6 @@ class Tracker:
 
     def attach(self, run_id: str) -> None:
         """Go on with a sweep's run, which tells its experiment: `connect` is not needed then."""
-        if self._runs.sweep != run_id:
-            self._front = None
         self._runs.attach(run_id)
 
     def start_sweep(
@@ -145,12 +142,7 @@ class Tracker:
             files: that are there; one called front.json is shown as a table.
         """
         at = at or _now()
-        if self._front is None:
-            self._front = {run.data.tags[TRIAL_ID] for run in self._runs.children(" and tags.pareto = 'true'")}
-        for trial_id in sorted(self._front ^ set(members)):
-            if run_id := self._runs.find(trial_id):
-                self._runs.log(run_id, at, tags={"pareto": str(trial_id in members).lower()})
-            self._front ^= {trial_id}
+        self._runs.mark_front(set(members), at)
         table = json.dumps([{"path": "front.json", "type": "table"}])  # what `log_table` says, which would append
         shown = {"mlflow.loggedArtifacts": table} if any(file.name == "front.json" for file in files) else {}
         self._runs.log(self._runs.sweep, at, metrics=best, tags=shown)

@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -65,6 +65,7 @@ class Runs:
         self._ids: dict[str, str] = {}  # of runs by trial id
         self._fresh = False  # the sweep's run was made here, so that no run of a trial is there that `_ids` lacks
         self._doubtful: set[str] = set()  # trials whose run may be there, though MLflow did not say so
+        self._front: set[str] | None = None  # trials tagged `pareto`; None before MLflow was asked
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -96,13 +97,13 @@ class Runs:
     def begin(self, name: str, at: int) -> None:
         """Make the sweep's run."""
         run = self.ask(self.client.create_run, self.experiment_id, start_time=at, run_name=clean(name)[:_NAME])
-        self.sweep, self._ids, self._fresh = run.info.run_id, {}, True
+        self._turn_to(run.info.run_id, fresh=True)
 
     def attach(self, run_id: str) -> None:
         """Go on with a sweep's run that is there, and its experiment."""
         if self.sweep != run_id:
             self.experiment_id = self.ask(self.client.get_run, run_id).info.experiment_id
-            self.sweep, self._ids, self._fresh = run_id, {}, False
+            self._turn_to(run_id, fresh=False)
 
     def find(self, trial_id: str) -> str | None:
         """The id of a trial's run, where it has one."""
@@ -149,6 +150,15 @@ class Runs:
             else:
                 self.ask(self.client.delete_run, run.info.run_id)
 
+    def mark_front(self, members: Set[str], at: int) -> None:
+        """The tag `pareto` is true for these trials, and false for those that had it before."""
+        if self._front is None:
+            self._front = {run.data.tags[TRIAL_ID] for run in self.children(" and tags.pareto = 'true'")}
+        for trial_id in sorted(self._front ^ members):
+            if run_id := self.find(trial_id):
+                self.log(run_id, at, tags={"pareto": str(trial_id in members).lower()})
+            self._front ^= {trial_id}
+
     def children(self, also: str = "") -> Iterator[Run]:
         """The runs of the sweep's trials, those for which `also` holds."""
         query, token = f"tags.`mlflow.parentRunId` = '{self.sweep}'{also}", None
@@ -192,6 +202,9 @@ class Runs:
                 self.ask(self.client.get_run, self.sweep)  # raises where it is not only the files
                 self._warn(f"{self.where} takes no files ({cause(error)}); they are in the sweep's folder")
                 return
+
+    def _turn_to(self, sweep: str, fresh: bool) -> None:
+        self.sweep, self._fresh, self._ids, self._front = sweep, fresh, {}, None
 
     def _send(self, run_id: str, parts: Sequence[Part]) -> None:
         """One call; where a part is refused, halves of it until that part is alone."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import ViewType
 from serving import children, everything, free_port, history, server
 
 from snnsweep.errors import UserError
@@ -165,6 +166,31 @@ def test_files_that_find_no_place_do_not_end_the_tracking(embedded: tuple[str, P
     assert MlflowClient(tracking_uri=embedded[0]).get_run(sweep).info.status == "FINISHED"
 
 
+def test_files_that_an_outage_stops_are_tried_again(tracker: Tracker, tmp_path: Path) -> None:
+    class Gone:
+        def log_artifact(self, *args: str) -> None:
+            raise ConnectionResetError("gone")
+
+        get_run = log_artifact
+
+    tracker.start_sweep("s", {}, {}, "")
+    tracker.log_front([], {})
+    tracker._runs.client = Gone()  # type: ignore[assignment]
+    with pytest.raises(Outage, match="gone"):
+        tracker.log_front([], {}, [tmp_path])
+
+
+def test_a_tracker_can_go_on_with_another_sweep(tracker: Tracker, client: MlflowClient) -> None:
+    sweeps = []
+    for _ in range(2):
+        sweeps.append(tracker.start_sweep("s", {}, {}, ""))
+        tracker.start_trial("t0", "t0", {})
+        tracker.log_front(["t0"], {})
+    tracker.attach(sweeps[0])
+    tracker.log_front([], {})
+    assert [children(client, sweep)["t0"].data.tags["pareto"] for sweep in sweeps] == ["false", "true"]
+
+
 def whole_sweep(tracker: Tracker, sweep: str) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
     """What a sweep says to a tracker after its start, in order."""
     return [
@@ -241,19 +267,26 @@ def test_an_answer_that_is_lost_makes_nothing_twice(
                 lost += 1
     assert lost > 15
     told = [everything(client, sweep) for sweep in (smooth, rough)]
+    again = f"tags.`mlflow.parentRunId` = '{rough}'"
+    assert not client.search_runs([tracker.experiment_id], again, run_view_type=ViewType.DELETED_ONLY)
     facts = [{k: (i.status, i.end_time, params, points) for k, (i, params, _, points) in it.items()} for it in told]
     assert facts[0] == facts[1]
 
 
-def test_a_run_that_a_late_answer_made_twice_is_deleted(tracker: Tracker, client: MlflowClient) -> None:
+def test_a_run_that_a_late_answer_made_twice_is_deleted(
+    tracker: Tracker, embedded: tuple[str, Path], client: MlflowClient
+) -> None:
     sweep = tracker.start_sweep("s", {}, {}, "")
     tracker.start_trial("t0", "t0", {})
     tracker.log_epoch("t0", 1, {"loss": 1.0})
     tags = {"mlflow.parentRunId": sweep, "snnsweep.role": "trial", "snnsweep.trial_id": "t0"}
     late = client.create_run(tracker.experiment_id, tags=tags).info.run_id  # asked for before, and done only now
-    tracker.end_sweep("FINISHED")
+    again = Tracker(embedded[0], "another process", warn=pytest.fail)
+    again.attach(sweep)
+    again.log_epoch("t0", 2, {"acc": 0.5})
+    again.end_sweep("FINISHED")
     left = children(client, sweep)["t0"]
-    assert (left.info.status, left.data.metrics) == ("KILLED", {"loss": 1.0})
+    assert (left.info.status, left.data.metrics) == ("KILLED", {"loss": 1.0, "acc": 0.5})
     assert client.get_run(late).info.lifecycle_stage == "deleted"
 
 
