@@ -122,7 +122,7 @@ def test_bad_input_ends_with_2(args: list[str], words: list[str]):
 
 
 def test_a_sweep_of_that_name_exists(here: Path):
-    (here / "sweeps" / "mine").mkdir(parents=True)
+    (here / "sweeps" / "mine" / "ray").mkdir(parents=True)
     result = call("run", "tiny.py", "--name", "mine")
     assert result.exit_code == 2
     assert "a sweep of that name exists" in result.output
