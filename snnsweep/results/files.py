@@ -24,7 +24,7 @@ def write_table(path: Path, table: pa.Table, facts: str, covered: int) -> None:
         covered: how many bytes of the journal are in the table; under "snnsweep.journal".
     """
     sink = io.BytesIO()
-    metadata = {FACTS: facts, COVERED: f"{covered} {_checksum(table.schema)}"}
+    metadata = {FACTS: facts, COVERED: f"{covered} {_checksum(table)}"}
     pq.write_table(table.replace_schema_metadata(metadata), sink, write_page_checksum=True)
     replace(path, sink.getvalue())
 
@@ -50,7 +50,7 @@ def covered(table: pa.Table) -> int:
     known, _, checksum = (
         (table.schema.metadata or {}).get(COVERED.encode(), b"").decode(errors="replace").partition(" ")
     )
-    return int(known) if known.isdecimal() and checksum == _checksum(table.schema) else 0
+    return int(known) if known.isdecimal() and checksum == _checksum(table) else 0
 
 
 def facts_in(table: pa.Table) -> str:
@@ -86,6 +86,7 @@ def line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _checksum(schema: pa.Schema) -> str:
-    """Of names and types, which have none of parquet's own."""
-    return str(crc32(schema.remove_metadata().to_string().encode()))
+def _checksum(table: pa.Table) -> str:
+    """Of what parquet's own checksums leave out: the names, the types, and how many rows there are."""
+    schema = table.schema.to_string(show_field_metadata=False, show_schema_metadata=False)
+    return str(crc32(f"{table.num_rows} {schema}".encode()))

@@ -221,6 +221,16 @@ def test_rows_that_the_journal_lost_come_back_from_the_parquet_file(tmp_path: Pa
     assert json.loads((tmp_path / "results.jsonl").read_text().splitlines()[-1])["trial_id"] == "t0001"
 
 
+def test_rows_that_somebody_took_out_of_the_parquet_file_are_still_there(tmp_path: Path) -> None:
+    filled(tmp_path)
+    table = pq.read_table(tmp_path / "results.parquet")
+    other = table.rename_columns(["epoch" if name == "epochs" else name for name in table.column_names])
+    for changed in (table.slice(1), other):
+        pq.write_table(changed.replace_schema_metadata(table.schema.metadata), tmp_path / "results.parquet")
+        same_rows(load_results(tmp_path), range(5))
+    same_rows(Store(tmp_path).frame(), range(5))
+
+
 def test_two_writers_lose_nothing(tmp_path: Path) -> None:
     """Two mixes at once; each had read the folder before the other wrote."""
     one, other = (Store(tmp_path, file=store.MIXES) for _ in range(2))
