@@ -80,7 +80,7 @@ class Drive:
         teller = Teller(self.study)
         rows = {row["trial_id"]: row for row in self.store.frame().to_dict("records")}
         ended = [row for row in rows.values() if has_ended(row)]
-        again = settle(teller, running(self.study), rows, self.space.objectives)
+        again = settle(teller, self.spool, running(self.study), rows, self.space.objectives)
         progress = Progress(self.trials, self.space.objectives, self.side_by_side)
         progress.take_over(ended)
         ender = Ender(self.time_budget)

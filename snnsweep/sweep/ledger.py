@@ -1,11 +1,14 @@
-"""The rows and Optuna's study say the same of a sweep; a row is written first, so that it decides after a crash."""
+"""The rows, MLflow and Optuna's study say the same of a sweep; a row comes first, so that it decides after a crash."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from snnsweep.config import DEFAULTS
 from snnsweep.result import ON_THE_WAY, Direction, Status
 from snnsweep.sweep.checkpoints import trial_id
 from snnsweep.sweep.search import Teller
+from snnsweep.tracking.spool import Spool
 
 INTERRUPTED, OUT_OF_TIME, BROKE = "interrupted", "the time budget ended", "the sweep broke"
 OPEN_ENDED = (INTERRUPTED, OUT_OF_TIME, BROKE)  # a trial stopped for one of these is gone on with by a resumed sweep
@@ -26,15 +29,36 @@ def told(
     return "stopped", {name: row.get(ON_THE_WAY + name) for name in objectives}, row["cause"], left
 
 
+def said(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """What MLflow is told of a row: the arguments of `Spool.end_trial`."""
+    figures = {
+        name: float(value)
+        for name, value in row.items()
+        if name != "epochs" and name not in DEFAULTS and isinstance(value, int | float) and math.isfinite(value)
+    }
+    end = {
+        "status": row["status"],
+        "cause": row["cause"],
+        "warnings": list(row["warnings"]),
+        "step": int(row["epochs"]),
+    }
+    return {"trial_id": row["trial_id"], **end, "metrics": figures, "verdict": row["audit"]}
+
+
 def settle(
-    teller: Teller, running: Iterable[int], rows: Mapping[str, Mapping[Any, Any]], objectives: Mapping[str, Direction]
+    teller: Teller,
+    spool: Spool,
+    running: Iterable[int],
+    rows: Mapping[str, Mapping[Any, Any]],
+    objectives: Mapping[str, Direction],
 ) -> list[int]:
-    """Tells the trials that have a row of their own end and run on in the study; gives those that have none."""
+    """Tells of the trials that have a row of their own end and run on in the study; gives those that have none."""
     unended = []
     for number in running:
         row = rows.get(trial_id(number))
         if row is None or not has_ended(row):
             unended.append(number)
         else:
+            spool.end_trial(**said(row))
             teller.tell(number, *told(row, objectives))
     return unended

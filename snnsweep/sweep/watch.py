@@ -25,9 +25,10 @@ FULL = ("No space left on device", "Disk quota exceeded")
 
 
 class Recorder(tune.Callback):
-    """Writes each ended trial to the store, then tells the study and MLflow of it, and a listener.
+    """Writes each ended trial to the store, then tells MLflow and the study of it, and a listener.
 
-    In this order: a crash after the first is mended by the next start of the sweep (`ledger.settle`).
+    In this order: a crash after the first is mended by the next start of the sweep, which finds the trial running in
+    the study, and says the rest (`ledger.settle`).
 
     Args:
         place: of the checkpoints; an ended trial keeps one.
@@ -128,9 +129,11 @@ class Recorder(tune.Callback):
         row = result.row(name)
         if result.status == "failed":  # what was asked for, also where no config could be made of it
             row |= dict.fromkeys(result.config.to_flat()) | trial.config["flat"]
+        said = (result.status, result.metrics, result.warnings, result.cause, result.epochs, result.verdict)
         try:
             keep_traceback(self.store.path.parent, name, traceback)
             self.store.add(row)
+            self.spool.end_trial(name, *said)
             if result.cause not in OPEN_ENDED:
                 self.teller.tell(trial.config["number"], *told(row, self.progress.objectives))
         except (SnnSweepError, OSError) as error:
@@ -141,8 +144,6 @@ class Recorder(tune.Callback):
         self._say(name, result)
 
     def _say(self, name: str, result: Result) -> None:
-        said = (result.status, result.metrics, result.warnings, result.cause, result.epochs, result.verdict)
-        self.spool.end_trial(name, *said)
         self.progress.running.pop(name, None)
         self.progress.seconds.append(time.monotonic() - self._since.pop(name, time.monotonic()))
         self.progress.note(name, result)

@@ -1,0 +1,142 @@
+"""The long rounds: each fault many times, at moments drawn from a seed, and what it cost.
+
+    python tests/faults/rounds.py --rounds 20 --out faults.jsonl
+    python tests/faults/rounds.py --only "driver killed" --only "worker killed"
+
+Prints a table, and appends a line of JSON for each sweep to `--out`. Nothing but epochs and attacks may be lost: the
+exit code is 1 where something else was.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+from statistics import median
+
+import click
+import faults
+from harness import Scene
+from losses import Losses, losses
+
+OUTAGE_S = 60.0
+FEW = 5  # of the rounds of a fault that takes long, or that hits the same files each time
+
+
+@dataclass
+class Tally:
+    """Of one fault."""
+
+    fault: str
+    out: Path
+    times: int = 0
+    sweeps: int = 0
+    too_early: int = 0  # nothing had begun yet
+    losses: Losses = field(default_factory=Losses)
+    resume_s: list[float] = field(default_factory=list)
+
+    def add(self, times: int, scene: Scene, before: faults.Kept) -> None:
+        self.times, self.sweeps = self.times + times, self.sweeps + 1
+        self.too_early += not scene.begun
+        found, seconds = (losses(scene, before), scene.resume_s) if scene.begun else (Losses(), [])
+        self.losses += found
+        self.resume_s += seconds
+        said = {"fault": self.fault, "seed": scene.seed, "times": times, "begun": scene.begun, "resume_s": seconds}
+        with self.out.open("a") as file:
+            file.write(f"{json.dumps(said | asdict(found))}\n")
+
+
+def ended(tally: Tally, home: Path, rng: Random, times: int) -> None:
+    """A fault after which the sweep has to be resumed."""
+    while tally.times < times:
+        with faults.small_disk(home / f"disk{tally.sweeps}") as disk:
+            small = tally.fault == "disk full"
+            if small and not disk:
+                return
+            name = f"{tally.fault.replace(' ', '-').replace(chr(39), '')}-{tally.sweeps}"
+            scene = Scene(home / name, seed=rng.randrange(1000), storage=disk if small else home / "sweeps")
+            try:
+                one = 1 if small else times - tally.times
+                done, before = faults.ended_again_and_again(scene, rng, faults.ENDS[tally.fault], one)
+                tally.add(done, scene, before)
+            finally:
+                scene.close()
+
+
+def workers(tally: Tally, home: Path, rng: Random, times: int) -> None:
+    while tally.times < times:
+        scene = Scene(home / f"workers-{tally.sweeps}", 10, rng.randrange(1000), home / "sweeps")
+        try:
+            tally.add(faults.workers_killed(scene, rng, times - tally.times), scene, {})
+        finally:
+            scene.close()
+
+
+def removed(tally: Tally, home: Path, rng: Random, times: int) -> None:
+    while tally.times < min(times, FEW):
+        scene = Scene(home / f"nodes-{tally.sweeps}", 10, rng.randrange(1000), home / "sweeps")
+        nodes = faults.Nodes(scene.home)
+        try:
+            tally.add(faults.nodes_removed(scene, nodes, rng, min(times, FEW) - tally.times), scene, {})
+        finally:
+            scene.close()
+            nodes.close()
+
+
+def outage(tally: Tally, home: Path, rng: Random, times: int) -> None:
+    scene = Scene(home / "outage", 8, rng.randrange(1000), home / "sweeps", env={"SNNSWEEP_FAULTS_PAUSE": "1.5"})
+    try:
+        port = faults.server_down(scene.home, scene, OUTAGE_S)
+        with faults.tracking(scene.home, port):
+            tally.add(1, scene, {})
+    finally:
+        scene.close()
+
+
+OTHERS = {"worker killed": workers, "node removed": removed, "tracking server down": outage}
+
+
+def row(tally: Tally) -> str:
+    lost, seconds = tally.losses, f"{median(tally.resume_s):.0f}" if tally.resume_s else ""
+    runs = lost.runs_missing + lost.runs_doubled + lost.runs_wrong
+    figures = (tally.times, lost.lost, lost.duplicated, lost.open, lost.astray, lost.epochs, lost.most, lost.attacks)
+    return (
+        f"| {' | '.join(map(str, (tally.fault, *figures, runs, lost.points_missing, lost.points_doubled, seconds)))} |"
+    )
+
+
+HEAD = (
+    "| fault | times | finished trials lost | duplicated | without an end | astray in the study | epochs trained twice "
+    "| most in one trial at once | attacks begun twice | MLflow runs missing, doubled or wrong | epochs missing there "
+    "| epochs there twice | seconds to resume |"
+)
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(1), default=20, show_default=True, help="Times that each fault is tried.")
+@click.option("--only", multiple=True, type=click.Choice([*faults.ENDS, *OTHERS]), help="This fault; may be repeated.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the moments.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("faults.jsonl"), show_default=True)
+def main(rounds: int, only: tuple[str, ...], seed: int, out: Path) -> None:
+    """Try each fault, and print what was lost."""
+    bad = False
+    click.echo(f"{HEAD}\n|{' --- |' * HEAD.count(' |')}")
+    for fault in only or (*ENDS_OF_MANY, *ENDS_OF_FEW, *OTHERS):
+        tally = Tally(fault, out)
+        home = Path(tempfile.mkdtemp(prefix="faults-"))
+        times = min(rounds, FEW) if fault in ENDS_OF_FEW else rounds
+        OTHERS.get(fault, ended)(tally, home, Random(f"{fault} {seed}"), times)
+        click.echo(row(tally))
+        bad |= bool(tally.losses.bad)
+        if not tally.losses.bad:
+            shutil.rmtree(home)
+    sys.exit(bad)
+
+
+ENDS_OF_MANY = ("driver killed",)
+ENDS_OF_FEW = tuple(name for name in faults.ENDS if name not in ENDS_OF_MANY)
+
+if __name__ == "__main__":
+    main()
