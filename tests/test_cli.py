@@ -114,6 +114,10 @@ def test_a_bad_space_ends_with_2_and_writes_nothing(command: str, text: str, her
         (["ui", "nothing"], ["nothing"]),
         (["list", "neuron"], ["did you mean neurons?"]),
         (["run", "tiny.py", "--address", "127.0.0.1:1"], ["--address 127.0.0.1:1"]),
+        (["run", "tiny.py", "--gpus-per-trial", "many"], ["'many' is neither a number nor auto"]),
+        (["resume", "nothing"], ["no sweep in"]),
+        (["resume", "nothing", "--trials", "0"], ["--trials"]),
+        (["sync", "nothing"], ["no sweep in"]),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",
 )

@@ -96,6 +96,7 @@ MISTAKES = {
     "no storage": (["tiny.py"], ["--storage"]),
     "relative storage": (["tiny.py", "--storage", "sweeps"], ["--storage sweeps", "absolute"]),
     "relative data": ([*GIVEN, "--data-dir", "data"], ["--data-dir data", "absolute"]),
+    "relative warm start": ([*GIVEN, "--warm-start", "old"], ["--warm-start old", "absolute"]),
     "name": ([*GIVEN, "--name", "a/b"], ["--name 'a/b'", "no slash"]),
     "trials": ([*GIVEN, "--trials", "0"], ["--trials", "x>=1"]),
     "unknown": ([*GIVEN, "--trails", "3"], ["--trials"]),
