@@ -47,7 +47,10 @@ def test_rows_come_back_bit_for_bit(tmp_path_factory: pytest.TempPathFactory, ro
     assert exactly(reader.rows()) == exactly(rows)
     assert reader.news() == []
     assert reader.end == reader.size()
-    assert writer.path.read_bytes().count(b"\n") == len(rows)
+    writer.append({"trial_id": "later"})
+    assert exactly(reader.rows()) == exactly(rows)
+    assert exactly(reader.news()) == exactly([{"trial_id": "later"}])
+    assert writer.path.read_bytes().count(b"\n") == len(rows) + 1
 
 
 @settings(max_examples=60, deadline=None)

@@ -124,6 +124,14 @@ def test_a_damaged_parquet_file_is_made_anew(tmp_path: Path, data: st.DataObject
     same_rows(pq.read_table(folder / "results.parquet").to_pandas(), range(5))
 
 
+def test_a_changed_figure_is_noticed(tmp_path: Path) -> None:
+    filled(tmp_path)
+    content = (tmp_path / "results.parquet").read_bytes()
+    for place in range(8, len(content) // 2, len(content) // 80):  # the columns; names and types come last
+        (tmp_path / "results.parquet").write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        same_rows(load_results(tmp_path), range(5))
+
+
 def test_what_is_made_anew_is_said_and_both_gone_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     filled(tmp_path)
     before, journal = load_results(tmp_path), (tmp_path / "results.jsonl").read_bytes()
@@ -164,7 +172,9 @@ def test_a_journal_that_was_cut_in_its_first_line_is_no_obstacle(tmp_path: Path)
 
 
 def test_a_damaged_front_is_found_again(tmp_path: Path) -> None:
+    (tmp_path / ".results.parquet.1.tmp").write_bytes(b"half, of one that was killed")
     rows = filled(tmp_path)
+    assert not list(tmp_path.glob(".*.tmp"))
     names = ("mlflow_experiment_id", "name", "smoke", "status", "tracking_uri")
     expected = front(load_results(tmp_path), OBJECTIVES)
     assert 0 < len(expected) == rows.front_size
