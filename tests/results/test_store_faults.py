@@ -25,6 +25,7 @@ from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.result import Direction
 from snnsweep.results import store
 from snnsweep.results.front import front
+from snnsweep.results.journal import Journal
 from snnsweep.results.store import Store, load_front, load_mixes, load_results
 
 OBJECTIVES: dict[str, Direction] = {"clean_accuracy": "maximize", "robust_accuracy": "maximize"}
@@ -130,6 +131,23 @@ def test_a_changed_figure_is_noticed(tmp_path: Path) -> None:
     for place in range(8, len(content) // 2, len(content) // 80):  # the columns; names and types come last
         (tmp_path / "results.parquet").write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         same_rows(load_results(tmp_path), range(5))
+
+
+def test_what_is_up_to_date_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path).add(row(5, flag=True, seed=None, nothing=None))
+    store.write_json(tmp_path / "sweep.json", {})
+
+    def unasked(*args: object) -> None:
+        raise AssertionError("the parquet file has all")
+
+    content = (tmp_path / "results.parquet").read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "write_table", unasked)
+        Store(tmp_path)
+        patched.setattr(Journal, "news", unasked)
+        assert len(load_results(tmp_path)) == 6
+        assert len(load_front(tmp_path)) > 0
+    assert (tmp_path / "results.parquet").read_bytes() == content
 
 
 def test_what_is_made_anew_is_said_and_both_gone_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
