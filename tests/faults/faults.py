@@ -44,13 +44,18 @@ def machine_killed(scene: Scene, rng: Random) -> None:
 
 
 def ray_killed(scene: Scene, rng: Random) -> None:
-    """One of Ray's two servers. The driver ends with an error of ours, or Ray ends it."""
-    name = rng.choice(["raylet/raylet", "gcs/gcs_server"])
-    for pid in scene.processes(name):
+    """One of its two servers."""
+    for pid in scene.processes(rng.choice(["raylet/raylet", "gcs/gcs_server"])):
         os.kill(pid, signal.SIGKILL)
+    ended_without_ray(scene)
+
+
+def ended_without_ray(scene: Scene) -> None:
+    """With an error of ours; or Ray ended the process from inside, which nothing in it can prevent."""
     code = scene.wait()
-    assert code, f"{name}: the sweep ended as if nothing had been"
-    assert code < 0 or f"go on with `snnsweep resume {scene.folder}`" in scene.output, f"{name}: {code} {scene.output}"
+    by_ray = code < 0 or "The program will terminate" in scene.output or "raylet" in scene.output
+    assert code, scene.output
+    assert by_ray or f"go on with `snnsweep resume {scene.folder}" in scene.output, f"{code} {scene.output}"
 
 
 def terminated(scene: Scene, rng: Random) -> None:
@@ -191,7 +196,7 @@ class Nodes:
         self.home, self.address = home, f"127.0.0.1:{free_port()}"
         self._nodes: list[subprocess.Popen[bytes]] = []
         self.env = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
-        self.env["SNNSWEEP_FAULTS_NOTES"] = str(home / "notes.jsonl")
+        self.env |= {"SNNSWEEP_FAULTS_NOTES": str(home / "notes.jsonl"), "SNNSWEEP_FAULTS_PAUSE": "0.8"}
         port = self.address.rpartition(":")[2]
         self._start("--head", f"--port={port}", f"--temp-dir={tempfile.mkdtemp()}", "--include-dashboard=false")
 

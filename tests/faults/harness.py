@@ -65,6 +65,7 @@ class Scene:
         self.folder = self.storage / home.name
         self.notes_file, self.clock = home / "notes.jsonl", home / "clock"
         own = {"SNNSWEEP_FAULTS_NOTES": str(self.notes_file), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
+        own["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"  # after a minute else Ray gives a driver up that lost it
         self.env = {**os.environ, **own, **(env or {})}
         self.started: list[float] = []  # seconds since 1970
         self._drivers: list[multiprocessing.context.ForkServerProcess] = []
@@ -153,10 +154,12 @@ class Scene:
 
     @property
     def resume_s(self) -> list[float]:
-        """Seconds from each start, but for the first, to the first batch or attack after it."""
-        times = [note["at"] for note in self.notes()]
-        spans = [(start, after) for start, after in pairwise([*self.started, float("inf")])][1:]
-        first = [min((at - start for at in times if start < at < end), default=None) for start, end in spans]
+        """Seconds from each start, but for the first, to the first batch or attack of a process that it brought."""
+        came: dict[int, float] = {}
+        for note in self.notes():
+            came.setdefault(note["pid"], note["at"])
+        spans = list(pairwise([*self.started, float("inf")]))[1:]
+        first = [min((at - start for at in came.values() if start < at < end), default=None) for start, end in spans]
         return [seconds for seconds in first if seconds is not None]
 
     @property

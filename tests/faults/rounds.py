@@ -9,6 +9,7 @@ exit code is 1 where something else was.
 
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
@@ -121,6 +122,7 @@ HEAD = (
 @click.option("--out", type=click.Path(path_type=Path), default=Path("faults.jsonl"), show_default=True)
 def main(rounds: int, only: tuple[str, ...], seed: int, out: Path) -> None:
     """Try each fault, and print what was lost."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing is left running then either
     bad = False
     click.echo(f"{HEAD}\n|{' --- |' * HEAD.count(' |')}")
     for fault in only or (*ENDS_OF_MANY, *ENDS_OF_FEW, *OTHERS):
