@@ -19,6 +19,7 @@ import snnsweep
 from snnsweep.config import DEFAULTS, TrialConfig
 from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.result import Result
+from snnsweep.results.journal import Journal
 from snnsweep.results.store import Store, load_front, load_results, load_sweep, write_front, write_json
 
 
@@ -153,6 +154,18 @@ def test_frame_is_what_a_reader_gets(tmp_path: Path) -> None:
 
 def die(*args: object) -> None:
     raise OSError(errno.EIO, "it broke")
+
+
+def test_an_up_to_date_parquet_file_is_read_instead_of_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Store(tmp_path, objectives={"clean_accuracy": "maximize"})
+    result = Result(status="finished", config=TrialConfig(), metrics={"clean_accuracy": 0.5}, warnings=("few",))
+    rows.add(result.row("t0"))
+    rows.add(result.row("t1"))
+    rows.flush()
+    monkeypatch.setattr(Journal, "news", lambda journal: pytest.fail("the journal is read"))
+    assert load_results(tmp_path)["trial_id"].tolist() == ["t0", "t1"]
 
 
 def test_a_row_that_does_not_reach_the_disk_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
