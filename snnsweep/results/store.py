@@ -185,12 +185,6 @@ def load_mixes(folder: Path | str) -> pd.DataFrame:
     return _load(Path(folder), MIXES)
 
 
-def write_front(folder: Path | str, front: pd.DataFrame) -> None:
-    """Write `front.parquet`, atomically."""
-    results = Journal(journal_of(Path(folder) / RESULTS))
-    write_table(Path(folder) / FRONT, pa.Table.from_pandas(front, preserve_index=False), "{}", results.size())
-
-
 def _load(folder: Path, name: str) -> pd.DataFrame:
     if has_rows(folder, name) and (table := _current(folder / name)).num_columns:
         return _frame(table)

@@ -101,7 +101,7 @@ class Confirmation:
 
     def rows(self) -> pd.DataFrame:
         """A row for every pair that ended, of this and of earlier confirmations of the sweep."""
-        if not (self.folder / store.RESULTS).exists():
+        if not store.has_rows(self.folder):
             return pd.DataFrame(columns=["trial_id", "status"])
         return store.load_results(self.folder)
 
@@ -243,8 +243,11 @@ class Confirmation:
                 side_by_side,
                 param_space={"pair": tune.grid_search(todo)},
             )
-            with ending_on_signal(self._interrupt):
-                run.fit()
+            try:
+                with ending_on_signal(self._interrupt):
+                    run.fit()
+            finally:
+                keeper.rows.flush()
 
     def _interrupt(self) -> None:
         self.interrupted = True
