@@ -51,6 +51,11 @@ def connect(address: str | None) -> Iterator[None]:
 
 
 def _start(address: str | None) -> None:
+    if address and address.startswith("ray://"):
+        raise UserError(
+            f"--address {address}: a sweep's driver has to be on the cluster itself; hand it over with `snnsweep "
+            "submit`, or run it on the head with --address auto"
+        )
     had_token = TOKEN.exists()
     try:
         _knock(address)
@@ -74,7 +79,7 @@ def _start(address: str | None) -> None:
 
 def _knock(address: str | None) -> None:
     """Ray itself tries for minutes where nobody listens."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    host, colon, port = (address or "").rpartition(":")
     if colon:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import OptunaError
+from ray.exceptions import RayError
 from ray.tune import TuneError
 
 from snnsweep.config import Flat
@@ -83,13 +85,15 @@ class Drive:
         again = settle(teller, self.spool, running(self.study), rows, self.space.objectives)
         progress = Progress(self.trials, self.space.objectives, self.side_by_side)
         progress.take_over(ended)
-        ender = Ender(self.time_budget)
-        recorder = Recorder(self.store, teller, self.spool, progress, self.listener, self.place, ender, self.asha)
+        epochs = {name: int(row["epochs"]) for name, row in rows.items() if not has_ended(row)}
+        self.ender = Ender(self.time_budget)
+        watched = (self.store, teller, self.spool, progress, self.listener, self.place, self.ender, self.asha)
+        recorder = Recorder(*watched, epochs)
         searcher = StudySearcher(self.study, self.space, self.defaults, self.overrides, again)
         if (left := self.trials - len(ended)) > 0:
-            self._tune(left, searcher, recorder, ender)
+            self._tune(left, searcher, recorder)
 
-    def _tune(self, left: int, searcher: StudySearcher, recorder: Recorder, ender: Ender) -> None:
+    def _tune(self, left: int, searcher: StudySearcher, recorder: Recorder) -> None:
         scheduler: dict[str, Any] = {"scheduler": RungScheduler(self.asha, self.folder / RUNGS)} if self.asha else {}
         run = tuner(
             SweepTrial,
@@ -100,7 +104,7 @@ class Drive:
             recorder,
             trial_name,
             self.side_by_side,
-            ender=ender,
+            ender=self.ender,
             search_alg=searcher,
             num_samples=left,
             **scheduler,
@@ -111,10 +115,10 @@ class Drive:
                 run.fit()
             if recorder.trouble:
                 raise recorder.trouble
-            if self.interrupted or ender.over:
+            if (self.interrupted or self.ender.over) and recorder.progress.done < self.trials:
                 self.status = "interrupted" if self.interrupted else "out of time"
             cause = INTERRUPTED if self.interrupted else OUT_OF_TIME
-        except (TuneError, OSError) as error:
+        except (TuneError, OSError, OptunaError, RayError) as error:
             raise SnnSweepError(" ".join(str(error.__cause__ or error).split())) from error
         finally:
             recorder.stop_rest(cause)
@@ -142,4 +146,4 @@ class Drive:
         return self.spool.close(PATIENCE_S)
 
     def _interrupt(self) -> None:
-        self.interrupted = True
+        self.interrupted = self.ender.now = True  # the second for a signal that comes before Tune listens

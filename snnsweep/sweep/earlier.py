@@ -49,7 +49,7 @@ def compatible(study: optuna.Study, space: Space, defaults: Flat, overrides: Fla
 
 
 def warm(
-    study: optuna.Study, folder: Path, space: Space, defaults: Flat, overrides: Flat, seed: int, url: str | None = None
+    study: optuna.Study, folder: Path, space: Space, defaults: Flat, overrides: Flat, seed: int
 ) -> int:
     """Lets a study's sampler learn from the told trials of another sweep. A second call adds nothing.
 
@@ -59,7 +59,6 @@ def warm(
     Args:
         study: of a sweep that has not begun.
         folder: the other sweep's.
-        url: of its study, where that is not in its folder.
 
     Returns:
         How many were added now.
@@ -70,7 +69,11 @@ def warm(
     """
     if not isinstance(study.sampler, TPESampler | GPSampler):
         raise UserError("a warm start needs --sampler tpe or gp: no other learns from trials that it did not ask for")
-    other = read_study(folder, store.load_sweep(folder)["name"], url)
+    facts = store.load_sweep(folder)
+    url = facts.get("optuna_storage")
+    if url and "***" in url:
+        raise UserError(f"a warm start from {folder}: its study is at {url}, whose password is kept nowhere")
+    other = read_study(folder, facts["name"], url)
     theirs, mine = objectives_of(other), objectives_of(study)
     if theirs != mine:
         raise UserError(f"a warm start needs a sweep with the same objectives\n  {folder}: {theirs}\n  space: {mine}")

@@ -197,12 +197,12 @@ class Sweep:
             self.storage.mkdir(parents=True, exist_ok=True)
         self.tracker.connect()
         preflight.make_folder(self.folder)
-        try:
-            with alone_in(self.folder):
+        with alone_in(self.folder):
+            try:
                 yield
-        finally:
-            if not (self.folder / store.SWEEP).exists():
-                shutil.rmtree(self.folder)
+            finally:
+                if not (self.folder / store.SWEEP).exists():
+                    shutil.rmtree(self.folder)
 
     def _begin(self) -> dict[str, Any]:
         """Opens the study and MLflow's run; what `sweep.json` says."""

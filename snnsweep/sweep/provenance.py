@@ -20,7 +20,7 @@ def provenance(space: Space, **facts: Any) -> dict[str, Any]:
         **facts,
         "objectives": space.objectives,
         "question": space.question,
-        "space": {"source": space.source, "sha256": space.sha256, "text": space.text},
+        "space": {"source": str(Path(space.source).resolve()), "sha256": space.sha256, "text": space.text},
         "started": now(),
         "command": [Path(sys.argv[0]).name, *map(redacted, sys.argv[1:])],
         "versions": versions(),

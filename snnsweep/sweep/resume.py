@@ -17,7 +17,7 @@ from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.provenance import params, tags, versions
 from snnsweep.sweep.scheduler import RUNGS, RungScheduler
 from snnsweep.sweep.space import Space
-from snnsweep.sweep.study import again_as_new, check_has
+from snnsweep.sweep.study import RETRY, STUDY_FILE, again_as_new, check_has, running
 from snnsweep.tracking.spool import Spool
 
 NEEDED = {"cpus_per_trial", "data_dir", "gpus_per_trial", "max_concurrent", "mlflow_run_id", "sampler", "seed", "space"}
@@ -96,6 +96,7 @@ class ResumedSweep(Sweep):
         preflight.all_at_once(
             [
                 self._nothing_changed,
+                self._same_name,
                 self._nothing_hidden,
                 self._enough_asked,
                 self._same_objectives,
@@ -118,6 +119,13 @@ class ResumedSweep(Sweep):
                 f"{'; '.join(changes)}: trials before and after would not be alike. Put it back "
                 f"({self.folder / store.SWEEP} holds the space as it was), or go on with --allow-changed, which is "
                 "written down there"
+            )
+
+    def _same_name(self) -> None:
+        if self.facts["name"] != self.folder.name:
+            raise UserError(
+                f"{self.folder}: the sweep in it is called {self.facts['name']!r}, and so are its study and MLflow's "
+                f"run; call the folder {self.facts['name']!r} again"
             )
 
     def _same_objectives(self) -> None:
@@ -150,14 +158,18 @@ class ResumedSweep(Sweep):
             yield
 
     def _begin(self) -> dict[str, Any]:
+        if not self.optuna_storage and not (self.folder / STUDY_FILE).is_file():
+            raise UserError(f"{self.folder / STUDY_FILE} is gone, and with it what was asked for; restore it")
         self._open_study(fresh=False)
         compatible(self.study, self.space, self._defaults, self._overrides, self.seed)
         if self.asha:
             RungScheduler(self.asha, self.folder / RUNGS)  # refuses other rungs than it was begun with
         check_has(self.study, [number_of(name) for name in self.ended])
-        if self.retry_failed:
-            again = {again_as_new(self.study, number_of(name)) for name in self.failed}
-            self.trials += len(again)
+        retries = self._retry() if self.retry_failed else self._retries()
+        self.trials += retries - self.facts.get("retries", 0)
+        asked = {number_of(name) for name in self.ended} | set(running(self.study))
+        if self.trials < len(asked):
+            raise UserError(f"--trials {self.trials}: {len(asked)} have ended or are running; give as many or more")
         facts = self._provenance()
         start = {key: facts[key] for key in ("started", "command", "versions", "machine", "git_commit", "trials")}
         start |= {key: facts[key] for key in ("cpus_per_trial", "gpus_per_trial", "trials_side_by_side")}
@@ -165,9 +177,20 @@ class ResumedSweep(Sweep):
             start["space_before"] = self.facts["space"]
         kept = {key: self.facts[key] for key in ("started", "command", "versions", "machine", "git_commit")}
         own = {key: self.facts[key] for key in ("mlflow_experiment_id", "mlflow_run_id", "warm_start")}
-        facts |= kept | own | {"resumed": [*self.facts.get("resumed", []), start]}
+        facts |= kept | own | {"retries": retries, "resumed": [*self.facts.get("resumed", []), start]}
         store.write_json(self.folder / store.SWEEP, facts)
         return facts
+
+    def _retry(self) -> int:
+        """Puts every failed trial at the head of what is asked next that was not put there before; how many there are."""
+        retried = {trial.user_attrs.get(RETRY) for trial in self.study.get_trials(deepcopy=False)}
+        for number in map(number_of, self.failed):
+            if number not in retried:
+                again_as_new(self.study, number)
+        return self._retries()
+
+    def _retries(self) -> int:
+        return sum(RETRY in trial.user_attrs for trial in self.study.get_trials(deepcopy=False))
 
     def _open_run(self, facts: dict[str, Any], spool: Spool) -> None:
         spool.start_sweep(self.name, tags(facts), params(facts), self._note())

@@ -44,7 +44,7 @@ class RungScheduler(FIFOScheduler):
         """Args:
         result: a report of `SweepTrial`, flattened by Ray: `epoch`, `metrics/rung/<name>`.
         """
-        if "result" in result:  # the trial has ended by itself
+        if "result" in result or result["epoch"] >= trial.config["flat"]["train.epochs"]:  # trained: the end comes next
             return TrialScheduler.CONTINUE
         known = len(self.asha.records)
         metrics = {name: result.get(f"metrics/{ON_THE_WAY}{name}") for name in self.asha.settings["metrics"]}

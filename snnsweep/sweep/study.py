@@ -111,7 +111,7 @@ def open_study(
         trials = len(study.get_trials(deepcopy=False))
     except _UNUSABLE as error:
         raise _unusable(place, error) from None
-    if trials and fresh:
+    if fresh and own(study):
         raise UserError(
             f"{place} holds a study {name!r} with {trials} trials already: `snnsweep resume {folder}` continues it; "
             "for a new sweep give another --name"

@@ -59,12 +59,13 @@ class SweepTrial(tune.Trainable):
         self.evaluation: Evaluation | None = None
         self.result: Result | None = None
         self.traceback, self._saved, self._rungs = "", b"", rungs
+        self._place, self._name = place, trial_id(config["number"]) if place else ""
         if "cause" in config:
             self.result = Result(status="failed", config=TrialConfig(), cause=config["cause"])
         else:
             self._guarded(lambda: self._begin(space, config["flat"], data_dir, sets or {}))
         if place and self.evaluation and not self.result:
-            self._go_on_from(read_newest(newest_first(place, trial_id(config["number"])), self._device()))
+            self._guarded(lambda: self._go_on_from(self._last()))
 
     def _begin(self, space: Space, flat: dict[str, Any], data_dir: str, sets: Shared) -> None:
         self.config_of_trial = TrialConfig()  # until the space's parts are known; the driver knows what was asked for
@@ -82,7 +83,17 @@ class SweepTrial(tune.Trainable):
         assert self.evaluation
         return self.evaluation.device
 
+    def _last(self) -> dict[str, Any]:
+        """The trial's newest state: of this process, or else of those before it."""
+        if self._saved:
+            return torch.load(io.BytesIO(self._saved), weights_only=True, map_location=self._device())
+        return read_newest(newest_first(self._place, self._name), self._device()) if self._place else {}
+
     def _go_on_from(self, state: dict[str, Any]) -> None:
+        """Only where it is of this very variant: the space may have changed since, or the study be another one."""
+        mine = self.config_of_trial.to_flat() | {"device": None}
+        if state.get("flat", mine) | {"device": None} != mine:
+            return
         if "result" in state:
             self.result, self.traceback = Result.model_validate_json(state["result"]), state["traceback"]
         elif "trainer" in state and self.evaluation:
@@ -112,8 +123,7 @@ class SweepTrial(tune.Trainable):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._build(parts=2)
-        if self._saved:
-            self._go_on_from(torch.load(io.BytesIO(self._saved), weights_only=True, map_location=self._device()))
+        self._go_on_from(self._last())
 
     def _epoch_or_end(self) -> dict[str, float] | None:
         assert self.evaluation
@@ -151,6 +161,8 @@ class SweepTrial(tune.Trainable):
             state |= {"model": self.evaluation.model.state_dict()} if self.evaluation else {}
         elif self.evaluation is not None:
             state = self.evaluation.state_dict()
+        if self.evaluation is not None:
+            state["flat"] = self.config_of_trial.to_flat()
         file = io.BytesIO()
         torch.save(state, file)
         self._saved = file.getvalue() if self.result is None else b""
@@ -159,7 +171,10 @@ class SweepTrial(tune.Trainable):
     def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]  # its annotation is outdated
         """Ray's newest; where it cannot be read, the trial stays where `setup` found it."""
         if self.evaluation is not None and self.result is None:
-            self._go_on_from(read_newest([str(Path(checkpoint_dir) / STATE)], self._device()))
+            file = Path(checkpoint_dir) / STATE
+            if state := read_newest([str(file)], self._device()):
+                self._go_on_from(state)
+                self._saved = file.read_bytes()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)  # type: ignore[call-arg]

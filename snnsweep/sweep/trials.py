@@ -62,13 +62,21 @@ def load_trial(folder: Path, trial_id: str, data_dir: Path | None = None) -> End
     Space(facts["space"]["source"], facts["space"]["text"]).load()  # for the parts that it registers
     config = TrialConfig.from_flat(flat_of(row))
     device = device_of("auto")
-    state = read_newest(newest_first(place_of(folder), trial_id), device, "model")
-    if not state:
+    weights = _weights(newest_first(place_of(folder), trial_id), device, config.train.epochs)
+    if not weights:
         raise UserError(f"trial {trial_id} has no checkpoint that can be read under {place_of(folder)}; restore it")
     splits = data.load(config, device, data_dir or Path(facts["data_dir"]))
     model = models.build(config, splits.spec).to(device)
-    model.load_state_dict(state["model"])
+    model.load_state_dict(weights)
     return EndedTrial(trial_id, config, model.eval(), splits)
+
+
+def _weights(paths: list[str], device: torch.device, epochs: int) -> dict[str, Any]:
+    """Of the last checkpoint; where a crash kept it from being written, of the one after the last epoch: the same."""
+    if ended := read_newest(paths, device, "model"):
+        return ended["model"]
+    trained = read_newest(paths, device, "trainer")
+    return trained["trainer"]["model"] if trained and trained["trainer"]["epochs_done"] == epochs else {}
 
 
 def mix(folder: Path, standard: str, robust: str, weight: float, data_dir: Path | None = None) -> dict[str, Any]:

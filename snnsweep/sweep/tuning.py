@@ -22,23 +22,23 @@ class Ender(tune.Stopper):
     """Ends a run of Ray's when its time is over or somebody says so. A clock that is set in between does not count.
 
     Args:
-        seconds: from the first trial on; None for no limit.
+        seconds: from its first question on; None for no limit.
+
+    Attributes:
+        now: set to end it.
+        over: whether its time was over.
     """
 
     def __init__(self, seconds: float | None = None):
         self.seconds, self.since = seconds, 0.0
-        self.now = False
+        self.now, self.over = False, False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
-    @property
-    def over(self) -> bool:
-        """Whether its time is."""
-        return self.seconds is not None and self.since > 0 and time.monotonic() - self.since > self.seconds
-
     def stop_all(self) -> bool:
         self.since = self.since or time.monotonic()
+        self.over = self.seconds is not None and time.monotonic() - self.since > self.seconds
         return self.now or self.over
 
 

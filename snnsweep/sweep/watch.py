@@ -1,10 +1,13 @@
 """The driver's view of a running sweep: what Ray reports becomes rows, told trials, MLflow runs and progress."""
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from optuna.exceptions import OptunaError
+from pyarrow import ArrowException
 from ray import tune
 from ray.tune.experiment import Trial
 
@@ -21,7 +24,7 @@ from snnsweep.sweep.tuning import Ender, trial_name
 from snnsweep.tracking.spool import Spool
 
 ERRORS = "errors"  # in a sweep's folder: the tracebacks of failed trials
-FULL = ("No space left on device", "Disk quota exceeded")
+_LOGGER = logging.getLogger("snnsweep")
 
 
 class Recorder(tune.Callback):
@@ -32,6 +35,7 @@ class Recorder(tune.Callback):
 
     Args:
         place: of the checkpoints; an ended trial keeps one.
+        epochs: that trials of an earlier start of the sweep had trained.
         ender: is told to end the sweep where rows cannot be written any more.
         asha: who stopped whom at which rung.
 
@@ -49,9 +53,10 @@ class Recorder(tune.Callback):
         place: str,
         ender: Ender,
         asha: Asha | None,
+        epochs: Mapping[str, int],
     ):
         self.store, self.teller, self.spool, self.progress, self.listener = store, teller, spool, progress, listener
-        self.place, self.ender, self.asha = place, ender, asha
+        self.place, self.ender, self.asha, self.epochs = place, ender, asha, epochs
         self.trouble: Exception | None = None
         self._ended: set[str] = set()
         self._since: dict[str, float] = {}
@@ -64,14 +69,19 @@ class Recorder(tune.Callback):
         return {}
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        for trial in trials[self._met :]:  # Ray's list only grows
-            self._open[trial_name(trial)] = trial
+        new = [trial for trial in trials[self._met :] if trial_name(trial) not in self._ended]
+        self._open |= {trial_name(trial): trial for trial in new}
         self._met = len(trials)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._met = 0  # Ray puts it at the end of its list, which else only grows
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         name = trial_name(trial)
+        if name in self._ended:  # its process was lost when its last checkpoint was to be written
+            return
         self._since.setdefault(name, time.monotonic())
-        self.progress.running.setdefault(name, 0)
+        self.progress.running.setdefault(name, self.epochs.get(name, 0))
         self.spool.start_trial(name, name, trial.config["flat"])
         self.listener(self.progress)
 
@@ -79,6 +89,8 @@ class Recorder(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         name = trial_name(trial)
+        if name in self._ended:
+            return
         if "result" in result:
             self._end(trial, Result.model_validate_json(result["result"]), result["traceback"])
         elif "metrics" in result:
@@ -91,15 +103,17 @@ class Recorder(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         name = trial_name(trial)
         if self.asha and name in self.asha.stopped:
-            rung = f"rung of epoch {self.asha.stopped[name]}: not among the best 1 in {self.asha.settings['eta']}"
-            self._end(trial, self._unfinished(trial, "stopped", rung))
+            self._end_at_rung(trial, self.asha)
         if name in self._ended:
-            keep_newest(self.place, name)
+            try:
+                keep_newest(self.place, name)
+            except (OSError, ArrowException) as error:
+                _LOGGER.warning("%s: older checkpoints could not be deleted (%s)", name, error)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        cause = cause_of(trial)
-        if any(sign in cause for sign in FULL):  # no fault of the trial's
-            self._stop_for(SnnSweepError(f"{trial_name(trial)} could not write its checkpoint: {cause}"))
+        cause, error = cause_of(trial), error_of(trial)
+        if isinstance(error, OSError | ArrowException | SnnSweepError):  # the disk's, the bucket's, the machine's
+            self._stop_for(SnnSweepError(f"{trial_name(trial)} could not go on, which is no fault of its own: {cause}"))
         else:
             self._end(trial, self._unfinished(trial, "failed", cause))
 
@@ -109,8 +123,21 @@ class Recorder(tune.Callback):
         Args:
             cause: one of `OPEN_ENDED`.
         """
-        for trial in list(self._open.values()):
-            self._end(trial, self._unfinished(trial, "stopped", cause))
+        for name, trial in list(self._open.items()):
+            if self.asha and name in self.asha.stopped:
+                self._end_at_rung(trial, self.asha)
+            else:
+                self._end(trial, self._unfinished(trial, "stopped", cause))
+
+    def _end_at_rung(self, trial: Trial, asha: Asha) -> None:
+        """With what was measured there, also where a restored trial had gone a step beyond."""
+        name = trial_name(trial)
+        epoch = asha.stopped[name]
+        cause = f"rung of epoch {epoch}: not among the best 1 in {asha.settings['eta']}"
+        (values,) = (one["values"] for one in asha.records if (one["trial"], one["epoch"]) == (name, epoch))
+        compared = {ON_THE_WAY + key: value for key, value in zip(asha.settings["metrics"], values, strict=True)}
+        metrics = self._at_rung.pop(name, {}) or {key: value for key, value in compared.items() if value is not None}
+        self._end(trial, self._unfinished(trial, "stopped", cause).model_copy(update={"epochs": epoch, "metrics": metrics}))
 
     def _unfinished(self, trial: Trial, status: Status, cause: str) -> Result:
         try:
@@ -130,17 +157,17 @@ class Recorder(tune.Callback):
         if result.status == "failed":  # what was asked for, also where no config could be made of it
             row |= dict.fromkeys(result.config.to_flat()) | trial.config["flat"]
         said = (result.status, result.metrics, result.warnings, result.cause, result.epochs, result.verdict)
+        self._ended.add(name)  # whatever comes now, there is no second row
+        self._open.pop(name, None)
         try:
             keep_traceback(self.store.path.parent, name, traceback)
             self.store.add(row)
             self.spool.end_trial(name, *said)
             if result.cause not in OPEN_ENDED:
                 self.teller.tell(trial.config["number"], *told(row, self.progress.objectives))
-        except (SnnSweepError, OSError) as error:
+        except (SnnSweepError, OSError, OptunaError) as error:
             self._stop_for(error)
             return
-        self._ended.add(name)
-        self._open.pop(name, None)
         self._say(name, result)
 
     def _say(self, name: str, result: Result) -> None:
@@ -169,6 +196,11 @@ def keep_traceback(folder: Path, name: str, text: str) -> None:
 
 def cause_of(trial: Trial) -> str:
     """The last line of the error that ended a trial: `ValueError: ...`."""
-    error = trial.get_pickled_error()
-    inner = getattr(error, "cause", None) or error
+    inner = error_of(trial)
     return f"{type(inner).__name__}: {inner}".strip().splitlines()[-1] if inner else "the trial's process was lost"
+
+
+def error_of(trial: Trial) -> Any:
+    """The error that ended a trial, as it was raised there."""
+    error = trial.get_pickled_error()
+    return getattr(error, "cause", None) or error

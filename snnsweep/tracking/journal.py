@@ -90,7 +90,7 @@ class Journal:
                 self._unwritten.append((line, count))
             self._write()
 
-    def _write(self) -> None:
+    def _write(self, synced: bool = False) -> None:
         if not self._unwritten:
             return
         try:
@@ -104,6 +104,8 @@ class Journal:
                     self._whole = True
                     self._unwritten.popleft()
                     self._left += count
+                if synced:
+                    os.fsync(file.fileno())
             self._full = False
         except OSError as error:
             if not self._full:
