@@ -48,9 +48,7 @@ def compatible(study: optuna.Study, space: Space, defaults: Flat, overrides: Fla
         )
 
 
-def warm(
-    study: optuna.Study, folder: Path, space: Space, defaults: Flat, overrides: Flat, seed: int
-) -> int:
+def warm(study: optuna.Study, folder: Path, space: Space, defaults: Flat, overrides: Flat, seed: int) -> int:
     """Lets a study's sampler learn from the told trials of another sweep. A second call adds nothing.
 
     They get numbers before the sweep's own, which begin at `len(study.trials)` after this, and are not of its trials

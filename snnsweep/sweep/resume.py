@@ -182,7 +182,7 @@ class ResumedSweep(Sweep):
         return facts
 
     def _retry(self) -> int:
-        """Puts every failed trial at the head of what is asked next that was not put there before; how many there are."""
+        """Puts the failed trials that never were at the head of what is asked next; how many have been in all."""
         retried = {trial.user_attrs.get(RETRY) for trial in self.study.get_trials(deepcopy=False)}
         for number in map(number_of, self.failed):
             if number not in retried:

@@ -1,5 +1,6 @@
 """A sweep as a job of a running Ray cluster: it goes on when the machine that submitted it is shut."""
 
+import json
 import os
 import shlex
 import shutil
@@ -21,7 +22,7 @@ from snnsweep.tracking.address import redacted
 
 PATIENCE_S = 5
 # `ray job stop` kills after 3 seconds by default: too soon for the snapshot that a sweep makes when it is told to end.
-TIME_TO_END_S = 120
+PATIENCE = {"RAY_JOB_STOP_WAIT_TIME_S": "120"}
 OVERRULING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray lets them win over the address that it is given
 
 
@@ -46,10 +47,11 @@ class Job:
         """The commands that follow, stop and resume it."""
         at = f"--address {shlex.quote(self.address)}"
         again = shlex.join(["snnsweep", "resume", self.folder, "--address", "auto"])
+        patient = shlex.quote(json.dumps({"env_vars": PATIENCE}))
         return {
             "follow": f"ray job logs {shlex.quote(self.name)} --follow {at}",
             "stop": f"ray job stop {shlex.quote(self.name)} {at}",
-            "resume": f"ray job submit {at} --no-wait -- {again}",
+            "resume": f"ray job submit {at} --no-wait --runtime-env-json {patient} -- {again}",
         }
 
 
@@ -105,8 +107,7 @@ def submit(
 
 
 def _hand_over(client: Any, address: str, name: str, entrypoint: str, working_dir: Path) -> None:
-    patience = {"RAY_JOB_STOP_WAIT_TIME_S": str(TIME_TO_END_S)}
-    environment = {"working_dir": str(working_dir), "env_vars": patience}
+    environment = {"working_dir": str(working_dir), "env_vars": PATIENCE}
     try:
         there = {job.submission_id: job.status for job in client.list_jobs()}
         if name in there:

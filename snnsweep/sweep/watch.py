@@ -137,7 +137,9 @@ class Recorder(tune.Callback):
         (values,) = (one["values"] for one in asha.records if (one["trial"], one["epoch"]) == (name, epoch))
         compared = {ON_THE_WAY + key: value for key, value in zip(asha.settings["metrics"], values, strict=True)}
         metrics = self._at_rung.pop(name, {}) or {key: value for key, value in compared.items() if value is not None}
-        self._end(trial, self._unfinished(trial, "stopped", cause).model_copy(update={"epochs": epoch, "metrics": metrics}))
+        self._end(
+            trial, self._unfinished(trial, "stopped", cause).model_copy(update={"epochs": epoch, "metrics": metrics})
+        )
 
     def _unfinished(self, trial: Trial, status: Status, cause: str) -> Result:
         try:

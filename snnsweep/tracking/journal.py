@@ -88,7 +88,7 @@ class Journal:
         with self._lock:
             if len(self._unwritten) < _IN_MEMORY:
                 self._unwritten.append((line, count))
-            self._write()
+            self._write(synced=said.get("call") == "end_trial")  # nothing says it again after the power was lost
 
     def _write(self, synced: bool = False) -> None:
         if not self._unwritten:
