@@ -37,6 +37,7 @@ class Recorder(tune.Callback):
 
     Attributes:
         trouble: why the sweep cannot go on; None while it can.
+        lost: what Ray gave up with tries left, as it does when it dies itself; such trials have not ended.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Recorder(tune.Callback):
         self.store, self.teller, self.spool, self.progress, self.listener = store, teller, spool, progress, listener
         self.place, self.ender, self.asha = place, ender, asha
         self.trouble: Exception | None = None
+        self.lost: Exception | None = None
         self._ended: set[str] = set()
         self._since: dict[str, float] = {}
         self._at_rung: dict[str, dict[str, float]] = {}  # what was measured at the last one
@@ -100,6 +102,8 @@ class Recorder(tune.Callback):
         cause = cause_of(trial)
         if any(sign in cause for sign in FULL):  # no fault of the trial's
             self._stop_for(SnnSweepError(f"{trial_name(trial)} could not write its checkpoint: {cause}"))
+        elif trial.should_recover():
+            self.lost = SnnSweepError(f"Ray lost {trial_name(trial)} and did not start it again: {cause}")
         else:
             self._end(trial, self._unfinished(trial, "failed", cause))
 
