@@ -113,8 +113,8 @@ class Drive:
         try:
             with ending_on_signal(self._interrupt):
                 run.fit()
-            if recorder.trouble:
-                raise recorder.trouble
+            if trouble := recorder.trouble or recorder.lost:
+                raise trouble
             if (self.interrupted or self.ender.over) and recorder.progress.done < self.trials:
                 self.status = "interrupted" if self.interrupted else "out of time"
             cause = INTERRUPTED if self.interrupted else OUT_OF_TIME

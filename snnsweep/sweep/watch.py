@@ -41,6 +41,7 @@ class Recorder(tune.Callback):
 
     Attributes:
         trouble: why the sweep cannot go on; None while it can.
+        lost: what Ray gave up with tries left, as it does when it dies itself; such trials have not ended.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Recorder(tune.Callback):
         self.store, self.teller, self.spool, self.progress, self.listener = store, teller, spool, progress, listener
         self.place, self.ender, self.asha, self.epochs = place, ender, asha, epochs
         self.trouble: Exception | None = None
+        self.lost: Exception | None = None
         self._ended: set[str] = set()
         self._since: dict[str, float] = {}
         self._at_rung: dict[str, dict[str, float]] = {}  # what was measured at the last one
@@ -114,6 +116,8 @@ class Recorder(tune.Callback):
         cause, error = cause_of(trial), error_of(trial)
         if isinstance(error, OSError | ArrowException | SnnSweepError):  # the disk's, the bucket's, the machine's
             self._stop_for(SnnSweepError(f"{trial_name(trial)} could not go on, which is no fault of its own: {cause}"))
+        elif trial.should_recover():
+            self.lost = SnnSweepError(f"Ray lost {trial_name(trial)} and did not start it again: {cause}")
         else:
             self._end(trial, self._unfinished(trial, "failed", cause))
 

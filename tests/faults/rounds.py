@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -51,16 +52,17 @@ class Tally:
 
 def ended(tally: Tally, home: Path, rng: Random, times: int) -> None:
     """A fault after which the sweep has to be resumed."""
+    small = tally.fault == "disk full"
     while tally.times < times:
-        with faults.small_disk(home / f"disk{tally.sweeps}") as disk:
-            small = tally.fault == "disk full"
-            if small and not disk:
+        with faults.small_disk(home / f"disk{tally.sweeps}") if small else nullcontext(home / "sweeps") as storage:
+            if not storage:
+                click.echo(f"{tally.fault}: nobody may mount a small disk here", err=True)
                 return
             name = f"{tally.fault.replace(' ', '-').replace(chr(39), '')}-{tally.sweeps}"
-            scene = Scene(home / name, seed=rng.randrange(1000), storage=disk if small else home / "sweeps")
+            scene = Scene(home / name, seed=rng.randrange(1000), storage=storage)
             try:
-                one = 1 if small else times - tally.times
-                done, before = faults.ended_again_and_again(scene, rng, faults.ENDS[tally.fault], one)
+                some = 1 if small else times - tally.times
+                done, before = faults.ended_again_and_again(scene, rng, faults.ENDS[tally.fault], some)
                 tally.add(done, scene, before)
             finally:
                 scene.close()

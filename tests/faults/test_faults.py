@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import faults
 import pytest
@@ -10,6 +11,10 @@ from harness import Scene
 from losses import Losses, kept, losses
 
 from snnsweep import load_results
+from snnsweep.results.store import Store
+from snnsweep.sweep.progress import Progress
+from snnsweep.sweep.tuning import Ender, trial_name
+from snnsweep.sweep.watch import Recorder
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +30,21 @@ def scene(tmp_path: Path, storage: Path, request: pytest.FixtureRequest) -> Iter
     scene = Scene(tmp_path / request.node.name, storage=storage)
     yield scene
     scene.close()
+
+
+def test_a_trial_that_ray_gave_up_with_tries_left_has_not_ended(tmp_path: Path) -> None:
+    """Where Ray dies, a second error meets a trial that waits for its next try, and Ray calls that its end."""
+    place, progress = str(tmp_path), Progress(1, {}, 1)
+    ends: list[tuple[str, str]] = []
+    recorder = Recorder(Store(tmp_path), None, None, progress, lambda _: None, place, Ender(), None)
+    recorder._end = lambda trial, result: ends.append((trial_name(trial), result.status))
+    trial = SimpleNamespace(config={"number": 0, "flat": {}}, get_pickled_error=lambda: None)
+    trial.should_recover = lambda: True
+    recorder.on_trial_error(0, [trial], trial)
+    assert (ends, "Ray lost t0000" in str(recorder.lost)) == ([], True)
+    trial.should_recover = lambda: False
+    recorder.on_trial_error(0, [trial], trial)
+    assert ends == [("t0000", "failed")]
 
 
 def test_driver_and_workers_are_killed_and_files_are_damaged(scene: Scene) -> None:

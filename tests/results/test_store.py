@@ -37,7 +37,8 @@ def test_a_result_comes_back_with_its_types(tmp_path: Path) -> None:
     Store(tmp_path).add(Result.model_construct(status="failed", config=TrialConfig(), cause="it broke").row("t1"))
 
     results = snnsweep.load_results(tmp_path)
-    names = ["trial_id", "status", *DEFAULTS, *sorted(metrics), "epochs", "audit", "audit_checks", "warnings", "cause"]
+    last = ["hardware", "epochs", "audit", "audit_checks", "warnings", "cause"]
+    names = ["trial_id", "status", *DEFAULTS, *sorted(metrics), *last]
     assert results.columns.tolist() == names
     assert results["trial_id"].tolist() == ["t0", "t1"]
     assert results["data.subset"].tolist() == [100, pd.NA]

@@ -392,7 +392,7 @@ def test_settings_are_checked(given_: dict[str, Any], said: str) -> None:
 
 
 def told(scheduler: RungScheduler, number: int, score: float, **more: Any) -> str:
-    trial: Any = SimpleNamespace(config={"number": number})
+    trial: Any = SimpleNamespace(config={"number": number, "flat": {"train.epochs": 9}})
     return scheduler.on_trial_result(None, trial, {"epoch": 1, "metrics/rung/score": score} | more)  # type: ignore[arg-type]
 
 
@@ -435,6 +435,14 @@ def test_the_last_step_is_not_a_report_at_a_rung(tmp_path: Path) -> None:
         told(scheduler, number, 5)
     assert told(scheduler, 7, 0, result="{}", done=True) == "CONTINUE"
     assert len(scheduler.asha.records) == 3
+
+
+def test_a_trial_that_is_trained_is_not_compared(tmp_path: Path) -> None:
+    """Its own epochs end at another one's rung: it was not measured there, and its end comes next."""
+    scheduler = RungScheduler(Asha(ONE, 27, grace=9), tmp_path / RUNGS)
+    for number in range(5):
+        assert told(scheduler, number, 5 - number, epoch=9) == "CONTINUE"
+    assert scheduler.asha.records == []
 
 
 EPOCHS = 4
@@ -500,7 +508,7 @@ def test_through_ray(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     trainable = learner()
     tune.Tuner(
         trainable,
-        param_space={"number": tune.grid_search(list(range(TRIALS)))},
+        param_space={"number": tune.grid_search(list(range(TRIALS))), "flat": {"train.epochs": EPOCHS}},
         tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=2, reuse_actors=True),
         run_config=tune.RunConfig(
             name="ray",

@@ -180,6 +180,11 @@ def test_a_failed_trial_is_chosen_once_more_as_a_new_one(tmp_path: Path):
     assert rows["neuron.v_threshold"].nunique() == 1
     told = study_of(sweep.folder).trials[1]
     assert told.values == rows[list(sweep.space.objectives)].iloc[1].tolist()
+    again = ResumedSweep(sweep.folder, retry_failed=True).run()  # it was, and finished
+    assert len(again.results()) == len(study_of(sweep.folder).trials) == 2
+    os.rename(sweep.folder, sweep.folder.with_name("other"))
+    with pytest.raises(UserError, match="is called 's'"):
+        ResumedSweep(sweep.folder.with_name("other")).run()
 
 
 def test_what_a_resume_refuses(ended: Sweep, tmp_path: Path):

@@ -213,10 +213,12 @@ def test_the_ways_on_name_the_job_and_the_sweep(here: Path, deaf: Deaf):
     result = call(*GIVEN, "--name", "mine")
     shown = [line for line in result.stdout.splitlines() if line.startswith(("follow", "stop", "resume"))]
     at = "--address http://127.0.0.1:8265"
+    patience = '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"}}'
+    again = "snnsweep resume /mnt/shared/sweeps/mine --address auto"
     assert [line.split(maxsplit=1)[1] for line in shown] == [
         f"ray job logs mine --follow {at}",
         f"ray job stop mine {at}",
-        f"ray job submit {at} --no-wait --runtime-env-json '{{"env_vars": {{"RAY_JOB_STOP_WAIT_TIME_S": "120"}}}}' -- snnsweep resume /mnt/shared/sweeps/mine --address auto",
+        f"ray job submit {at} --no-wait --runtime-env-json '{patience}' -- {again}",
     ]
 
 

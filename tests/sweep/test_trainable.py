@@ -132,6 +132,18 @@ def test_a_trial_goes_on_from_its_newest_checkpoint_that_is_whole(tmp_path: Path
     assert without_times(finish(again)) == without_times(whole)
 
 
+def test_a_checkpoint_of_another_variant_is_not_gone_on_from(tmp_path: Path):
+    other = trial(FLAT | {"train.lr": 5e-3}, given={"place": str(tmp_path)})
+    other.step()
+    saved(other, tmp_path, 0)
+    assert trial(FLAT, given={"place": str(tmp_path)}).evaluation.trainer.epochs_done == 0
+    same = trial(FLAT | {"train.lr": 5e-3}, given={"place": str(tmp_path)})
+    assert same.evaluation.trainer.epochs_done == 1
+    finish(other)
+    saved(other, tmp_path, 1)
+    assert trial(FLAT, given={"place": str(tmp_path)}).result is None
+
+
 def test_what_an_ended_trial_found_is_not_looked_for_again(tmp_path: Path):
     """The driver died before it could write the row."""
     ended = trial(FLAT)
@@ -180,6 +192,20 @@ def test_out_of_memory_is_tried_once_more_in_halves():
     assert any(text.startswith("memory ran out: each batch went through in 2 parts") for text in result.warnings)
     never = finish(trial(flat, Space("greedy.py", GREEDY.text.replace("most = 40", "most = 20"))))
     assert (never.status, never.cause) == ("failed", "OutOfMemoryError: out of memory")
+
+
+def test_out_of_memory_after_a_restore_keeps_the_training(tmp_path: Path):
+    flat = FLAT | {"neuron.name": "greedy", "encoder.name": "direct", "train.epochs": 3}
+    roomy = Space("greedy.py", GREEDY.text.replace("most = 40", "most = 90"))
+    first = trial(flat, roomy)
+    first.step()
+    first.step()
+    saved(first, tmp_path, 2)
+    again = trial(flat, GREEDY, {"place": str(tmp_path)})
+    assert again.step()["epoch"] == 3
+    assert [epoch["train/loss"] for epoch in again.evaluation.history[:2]] == [
+        epoch["train/loss"] for epoch in first.evaluation.history
+    ]
 
 
 def test_out_of_memory_in_the_attack_alone_keeps_the_training(tmp_path: Path):
