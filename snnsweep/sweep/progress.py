@@ -1,11 +1,14 @@
 """What can be said of a sweep while it runs."""
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 from snnsweep.result import Direction, Result, Status
+
+RECENT = 500  # trials from which the time that is left is estimated, again and again
 
 
 @dataclass
@@ -16,7 +19,7 @@ class Progress:
         ended: trial counts by status.
         running: epochs done of each running trial.
         best: for each objective its best value among the finished and whose it is.
-        seconds: wall-clock times of the ended trials.
+        seconds: wall-clock times of the trials that ended last.
         last: the last ended trial's id and result.
     """
 
@@ -26,7 +29,7 @@ class Progress:
     ended: dict[Status, int] = field(default_factory=dict)
     running: dict[str, int] = field(default_factory=dict)
     best: dict[str, tuple[float, str]] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     front_size: int = 0
     last: tuple[str, Result] | None = None
 
@@ -36,7 +39,7 @@ class Progress:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds left, from the median trial so far and the trials that run side by side."""
+        """Seconds left, from the median of the last trials and how many that run side by side."""
         if not self.seconds:
             return None
         return median(self.seconds) * (self.total - self.done) / max(1, self.slots)

@@ -148,6 +148,15 @@ def test_a_trial_is_told_once_and_only_one_that_was_asked(tmp_path: Path):
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
+def test_telling_a_trial_looks_at_that_one_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    search = searcher(tmp_path, space=PLAIN)
+    teller, number = Teller(search.study), threshold(search)[0]
+    monkeypatch.setattr(optuna.Study, "get_trials", lambda *_, **__: pytest.fail("all trials are listed"))
+    for _ in range(2):
+        teller.tell(number, "finished", got(0.5, 0.5))
+    assert search.study._storage.get_trial(number).values == [0.5, 0.5]
+
+
 def test_what_a_crash_left_half_told_is_told_whole():
     study = fresh_study()
     study.ask().set_constraint(CONSTRAINT, 0.5)
