@@ -104,7 +104,7 @@ def test_direction() -> None:
 
 def test_row(result: Result) -> None:
     row = result.row("t7")
-    head, tail = ["trial_id", "status"], ["audit", "audit_checks", "epochs", "warnings", "cause"]
+    head, tail = ["trial_id", "status"], ["audit", "audit_checks", "hardware", "epochs", "warnings", "cause"]
     assert list(row) == [*head, *TrialConfig.keys(), *result.metrics, *tail]
     assert (row["trial_id"], row["status"], row["epochs"], row["cause"]) == ("t7", result.status, 1, "")
     assert row["warnings"] == list(result.warnings)

@@ -103,7 +103,7 @@ def test_members_are_trained_again_with_a_fresh_seed_and_judged_on_the_test_spli
     assert set(rows["seed"]) == {0}
     assert set(rows["split"]) == {"test"}
     row = rows.iloc[0]
-    (state,) = (folder / "confirm").glob(f"ray-*/{row['trial_id']}/checkpoint_*/state.pt")
+    (state,) = (folder / "confirm").glob(f"ray*/{row['trial_id']}/checkpoint_*/state.pt")
     assert state.stat().st_size
     assert row["robust_accuracy/n"] == 40
     assert row["clean_accuracy/n"] == 359  # the fixed fifth of the digits; the validation split has 144

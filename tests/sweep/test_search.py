@@ -390,7 +390,7 @@ def test_a_grid_needs_steps():
 
 def test_rays_snapshot_holds_neither_study_nor_storage(tmp_path: Path):
     study = open_study(tmp_path, "s", SPACE.objectives, seeded("tpe", 0, 4), f"sqlite:///{tmp_path}/secret.db")
-    search = StudySearcher(study, SPACE, {}, {}, [3], lambda number: [])
+    search = StudySearcher(study, SPACE, {}, {}, [3])
     snapshot = pickle.dumps(search)
     assert b"secret" not in snapshot
     assert pickle.loads(snapshot).space == SPACE  # noqa: S301
