@@ -36,7 +36,7 @@ def test_a_trial_that_ray_gave_up_with_tries_left_has_not_ended(tmp_path: Path) 
     """Where Ray dies, a second error meets a trial that waits for its next try, and Ray calls that its end."""
     place, progress = str(tmp_path), Progress(1, {}, 1)
     ends: list[tuple[str, str]] = []
-    recorder = Recorder(Store(tmp_path), None, None, progress, lambda _: None, place, Ender(), None)
+    recorder = Recorder(Store(tmp_path), None, None, progress, lambda _: None, place, Ender(), None, {})
     recorder._end = lambda trial, result: ends.append((trial_name(trial), result.status))
     trial = SimpleNamespace(config={"number": 0, "flat": {}}, get_pickled_error=lambda: None)
     trial.should_recover = lambda: True

@@ -133,10 +133,26 @@ def test_what_cannot_be_mixed(folder: Path, arguments: tuple[str, str, float], s
 def test_a_lost_checkpoint_is_named(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "s")
     shutil.rmtree(copy / "ray" / "t0000")
-    with pytest.raises(UserError, match=r"t0000 has no checkpoint under .*ray/t0000"):
+    with pytest.raises(UserError, match=r"t0000 has no checkpoint that can be read under .*/s"):
         load_trial(copy, "t0000")
 
 
 def test_checkpoints_are_read_without_pickle(folder: Path) -> None:
     (state,) = (folder / "ray" / "t0000").glob("checkpoint_*/state.pt")
-    assert set(torch.load(state, weights_only=True)) == {"model"}
+    assert set(torch.load(state, weights_only=True)) == {"model", "result", "traceback", "flat"}
+
+
+@pytest.mark.parametrize("short", [0, 1])
+def test_weights_after_the_last_epoch_are_those_of_the_end(folder: Path, tmp_path: Path, short: int) -> None:
+    """A crash came before the last checkpoint; one of fewer epochs is no model of that trial."""
+    copy = shutil.copytree(folder, tmp_path / "s")
+    (path,) = (copy / "ray" / "t0000").glob("checkpoint_*/state.pt")
+    ended = torch.load(path, weights_only=True)
+    epochs = ended["flat"]["train.epochs"] - short
+    torch.save({"trainer": {"model": ended["model"], "epochs_done": epochs}, "flat": ended["flat"]}, path)
+    if short:
+        with pytest.raises(UserError, match="no checkpoint"):
+            load_trial(copy, "t0000")
+    else:
+        found = load_trial(copy, "t0000").model.state_dict()
+        assert all(torch.equal(found[name].cpu(), value) for name, value in ended["model"].items())
