@@ -32,8 +32,10 @@ from snnsweep.terminal import out
 
 TRIALS = (100, 1_000, 10_000)
 MOST_WITH_RAY = 1_000  # stubs that Ray runs: ten thousand take hours on two cores
-SAMPLERS = ("random", "nsga2", "nsga3", "tpe", "grid", "gp")
-ROWS = ("ray", "driver", "ask", "mlflow", "resume")
+MOST_IN_SQLITE = 1_000  # trials of a study: to fill it with ten times as many takes most of the hour
+SAMPLERS = ("grid", "random", "nsga2", "nsga3", "tpe", "gp")
+ROWS = ("ray", "epochs", "driver", "ask", "mlflow", "resume")
+LONGER = 6  # times as many epochs, in the row `epochs`: what a result costs without the trial that it is of
 
 
 def in_own_process(measure: Callable[..., list[Line]], trials: int, template: Template, *given: Any) -> list[Line]:
@@ -48,6 +50,10 @@ def measured(row: str, sizes: Sequence[int], template: Template) -> Iterator[lis
         for over in ("sqlite", "HTTP"):
             yield in_own_process(scale_rows.mlflow, scale_rows.TOLD_TO_MLFLOW, template, over)
         return
+    if row == "epochs":
+        longer = template | {"history": template["history"] * LONGER}
+        yield in_own_process(scale_rows.with_ray, min(sizes), longer)
+        return
     for trials in sizes:
         if row == "ray" and trials <= MOST_WITH_RAY:
             yield in_own_process(scale_rows.with_ray, trials, template)
@@ -56,7 +62,7 @@ def measured(row: str, sizes: Sequence[int], template: Template) -> Iterator[lis
         elif row == "resume":
             yield resumed(trials, template)
         elif row == "ask":
-            for storage in ("journal", "sqlite"):
+            for storage in ("journal", "sqlite") if trials <= MOST_IN_SQLITE else ("journal",):
                 yield in_own_process(scale_rows.ask, trials, template, storage, SAMPLERS)
 
 
@@ -114,8 +120,8 @@ def main() -> None:
         for lines in measured(row, asked.trials, template):
             out.print(table_of(row, lines))
             found += lines
-        if row != "mlflow":
-            out.print(growth(found))
+        if (grown := growth(found)).row_count:
+            out.print(grown)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class Line:
 
 
 class Clock:
-    """How long calls take: each one's wall and CPU seconds, the latter of the calling thread."""
+    """How long calls take that return: each one's wall and CPU seconds, the latter of the calling thread."""
 
     def __init__(self) -> None:
         self.calls: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -98,13 +98,12 @@ class Clock:
     def _timed(self, call: Any, label: str) -> Any:
         @wraps(call)
         def timed(*args: Any, **kwargs: Any) -> Any:
-            begun, cpu = time.perf_counter(), time.thread_time()
-            try:
-                return call(*args, **kwargs)
-            finally:
-                took = (time.perf_counter() - begun, time.thread_time() - cpu)
-                self.calls[label].append(took)
-                self.total[label] = [old + new for old, new in zip(self.total[label], took, strict=True)]
+            known, begun, cpu = self.calls[label], time.perf_counter(), time.thread_time()
+            answer = call(*args, **kwargs)
+            took = (time.perf_counter() - begun, time.thread_time() - cpu)
+            known.append(took)
+            self.total[label] = [old + new for old, new in zip(self.total[label], took, strict=True)]
+            return answer
 
         return timed
 
@@ -196,7 +195,12 @@ def told_trials(count: int, seed: int = 0) -> list[FrozenTrial]:
     SPACE.sample(asked, {}, {})
     sampler, made = RandomSampler(seed=seed), []
     for number in range(count):
-        params = {name: sampler.sample_independent(None, None, name, way) for name, way in asked.distributions.items()}  # type: ignore[arg-type]
+        params = {
+            name: sampler.sample_independent(None, None, name, way)  # type: ignore[arg-type]
+            for name, way in asked.distributions.items()
+        }
+        for name in ("neuron.v_threshold", "neuron.alpha"):
+            params[name] = round(params[name], 2)  # as a grid spells its steps
         broken = draw.random() < FAILED
         keys = [f"{kind}:generation" for kind in ("NSGAIISampler", "NSGAIIISampler")]
         made.append(

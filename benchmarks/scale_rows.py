@@ -188,7 +188,7 @@ def resumed(trials: int, template: Template, home: Path) -> list[Line]:
         return suggest(searcher, trial_id)
 
     parts = [
-        (store, "load_results", "- rows read (twice: before, and for the front)"),
+        (store, "load_results", "- rows read (once before, twice for the front)"),
         (ResumedStubs, "_space_works", "- space tried"),
         (launch, "open_study", "- study opened"),
         (resume, "compatible", "- study compared with the space"),
@@ -220,17 +220,21 @@ def _unseen() -> Iterator[None]:
         yield
 
 
+class _Over(BaseException):
+    """Not an Exception: whatever a space raises is made a failed trial."""
+
+
 @contextmanager
 def _at_most(seconds: int) -> Iterator[None]:
     """Ends what is inside after so long."""
 
     def over(*_: Any) -> None:
-        raise TimeoutError
+        raise _Over
 
     signal.signal(signal.SIGALRM, over)
     signal.alarm(seconds)
     try:
-        with suppress(TimeoutError):
+        with suppress(_Over):
             yield
     finally:
         signal.alarm(0)
