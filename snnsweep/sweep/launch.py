@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 
@@ -15,7 +16,7 @@ from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.results import store
 from snnsweep.results.front import front
 from snnsweep.sweep import preflight
-from snnsweep.sweep.checkpoints import root
+from snnsweep.sweep.checkpoints import check_vacant, root
 from snnsweep.sweep.cluster import connect, gpus_of_a_trial, slots
 from snnsweep.sweep.drive import Drive
 from snnsweep.sweep.earlier import warm
@@ -26,7 +27,7 @@ from snnsweep.sweep.provenance import now, params, provenance, tags
 from snnsweep.sweep.samplers import SAMPLERS, check_sampler, seeded
 from snnsweep.sweep.sharing import arrays_of
 from snnsweep.sweep.space import SMOKE, Space
-from snnsweep.sweep.storage import check_checkpoints, check_storage
+from snnsweep.sweep.storage import check_checkpoints, check_storage, local_folder
 from snnsweep.sweep.study import open_study
 from snnsweep.tracking import address as address_book
 from snnsweep.tracking.mlflow import Tracker
@@ -104,6 +105,7 @@ class Sweep:
         self.optuna_storage = address_book.absolute(optuna_storage) if optuna_storage else None
         self.max_concurrent, self.time_budget, self.listener = max_concurrent, time_budget, listener
         self.interrupted, self.untold, self.status = False, 0, ""
+        self.id: str | None = uuid4().hex
 
     def run(self) -> "Sweep":
         """Runs all trials and writes the front.
@@ -182,13 +184,18 @@ class Sweep:
         """What a trial gets of the cluster; nothing has been written yet."""
         if self.checkpoints:
             check_checkpoints(self.checkpoints)
-        else:
-            check_storage(self.storage)
+            self._place_is_free()
+        local = local_folder(self.checkpoints) if self.checkpoints else self.storage
+        if local:
+            check_storage(local, "--checkpoints" if self.checkpoints else "--storage")
         self.sets = arrays_of(self.probed, self.data_dir)
         auto, known = isinstance(self.gpus, str), gpus_of_a_trial(None if isinstance(self.gpus, str) else self.gpus)
         given = (self.space, self.probed, self.data_dir, self.sets)
         self.gpus = measured_share(*given) if auto and known else known
         self.side_by_side = slots(self.cpus, float(self.gpus), self.max_concurrent)
+
+    def _place_is_free(self) -> None:
+        check_vacant(self.folder, self.checkpoints)
 
     @contextmanager
     def _own_folder(self) -> Iterator[None]:
@@ -250,6 +257,7 @@ class Sweep:
     def _start_of(self, rows: store.Store, spool: Spool) -> Drive:
         gpus = float(self.gpus or 0)
         given = {"data_dir": str(self.data_dir), "threads": max(1, int(self.cpus)), "gpus": gpus, "sets": self.sets}
+        given["sweep"] = self.id
         return Drive(
             space=self.space,
             folder=self.folder,
@@ -272,6 +280,7 @@ class Sweep:
         return provenance(
             self.space,
             name=self.name,
+            id=self.id,
             status="running",
             trials=self.trials,
             seed=self.seed,

@@ -84,6 +84,7 @@ class ResumedSweep(Sweep):
             listener=listener,
         )
         self.trials = trials or self.facts["trials"]
+        self.id = self.facts.get("id")  # older versions gave none
 
     def _space_now(self) -> Space:
         """The space file as it is; what the sweep kept of it where there is none any more."""
@@ -151,6 +152,9 @@ class ResumedSweep(Sweep):
         self.failed = [row["trial_id"] for row in rows if row["status"] == "failed"]
         if self.trials < len(self.ended):
             raise UserError(f"--trials {self.trials}: {len(self.ended)} have ended already; give as many or more")
+
+    def _place_is_free(self) -> None:
+        """Its own checkpoints lie there."""
 
     @contextmanager
     def _own_folder(self) -> Iterator[None]:
