@@ -16,7 +16,7 @@ from snnsweep.sweep.ledger import has_ended
 
 SPACE = Path(__file__).with_name("what_is_lost.py")
 TRIALS = 6
-PATIENCE_S = 240  # for whatever takes seconds on an idle machine
+PATIENCE_S = 900  # for whatever takes seconds on an idle machine: reached where something hangs, and not on a busy one
 DAY_S = 86400
 # Processes that have imported everything already: half of what a start costs, and there are many.
 _FORKS = multiprocessing.get_context("forkserver")
