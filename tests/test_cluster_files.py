@@ -383,7 +383,8 @@ SHIMS = {
 }
 FAKE_RAY = (
     'echo "$RAY_AUTH_MODE $(cat $RAY_AUTH_TOKEN_PATH) $*" >> ray; case $1 in '
-    'status) for node in $(seq "$(grep -c " start " ray)"); do echo " 1 node_$node"; done;; start) exec sleep 3600;; esac'
+    'status) for node in $(seq "$(grep -c " start " ray)"); do echo " 1 node_$node"; done;; '
+    "start) exec sleep 3600;; esac"
 )
 
 
