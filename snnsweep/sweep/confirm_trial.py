@@ -18,7 +18,8 @@ from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.space import Space
 from snnsweep.sweep.trainable import SweepTrial
 from snnsweep.sweep.trials import load_trial
-from snnsweep.sweep.watch import cause_of, keep_traceback
+from snnsweep.sweep.tries import cause_of
+from snnsweep.sweep.watch import keep_traceback
 
 SPLIT = "test"
 

@@ -9,6 +9,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from snnsweep import lines
 from snnsweep.result import ON_THE_WAY
 from snnsweep.sweep.asha import Asha
 from snnsweep.sweep.tuning import trial_name
@@ -34,9 +35,9 @@ class RungScheduler(FIFOScheduler):
     def __init__(self, asha: Asha, file: Path):
         super().__init__()
         self.asha, self.file = asha, file
-        lines = _whole_lines(file)
-        if lines:
-            asha.load_state_dict({"settings": lines[0], "records": lines[1:]})
+        said = [line.said for line in lines.after(file) if line.said is not None]
+        if said:
+            asha.load_state_dict({"settings": said[0], "records": said[1:]})
         else:
             self._append(asha.settings)
 
@@ -55,20 +56,9 @@ class RungScheduler(FIFOScheduler):
 
     def _append(self, line: dict[str, Any]) -> None:
         try:
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(f"\n{json.dumps(line)}")  # the line's end first: one that was cut short spoils no other
+            lines.append(self.file, json.dumps(line))
         except OSError as error:  # a full disk: what is lost is one trial's mark, and only for a resumed sweep
             _LOGGER.warning("%s could not be written (%s); a resumed sweep will not know %s", self.file, error, line)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (Asha(**self.asha.settings), self.file)
-
-
-def _whole_lines(file: Path) -> list[dict[str, Any]]:
-    lines = []
-    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:  # blank, or cut short by a crash or a full disk
-            continue
-    return lines

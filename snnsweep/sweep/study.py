@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
+from snnsweep import lines
 from snnsweep.errors import UserError
 from snnsweep.result import Direction
 from snnsweep.tracking.address import redacted
@@ -58,21 +59,13 @@ class Journal(JournalFileBackend):
         super().append_logs(logs)
 
     def _mend(self) -> None:
-        if self._whole():
+        if lines.ends_whole(self._path):
             return
-        self._one_at_a_time.acquire()
+        self._one_at_a_time.acquire()  # another process may merely be in the middle of its line
         try:
-            if not self._whole():  # another process was not merely in the middle of its line
-                os.truncate(self._path, self._path.read_bytes().rfind(b"\n") + 1)
+            lines.take_off_half(self._path)
         finally:
             self._one_at_a_time.release()
-
-    def _whole(self) -> bool:
-        with self._path.open("rb") as file:
-            if not file.seek(0, os.SEEK_END):
-                return True
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
 
     @staticmethod
     def _free(lock: Path) -> None:

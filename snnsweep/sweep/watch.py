@@ -20,6 +20,7 @@ from snnsweep.sweep.checkpoints import keep_newest
 from snnsweep.sweep.ledger import OPEN_ENDED, told
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.search import Teller
+from snnsweep.sweep.tries import Tries, cause_of, error_of
 from snnsweep.sweep.tuning import Ender, trial_name
 from snnsweep.tracking.spool import Spool
 
@@ -41,7 +42,7 @@ class Recorder(tune.Callback):
 
     Attributes:
         trouble: why the sweep cannot go on; None while it can.
-        lost: what Ray gave up with tries left, as it does when it dies itself; such trials have not ended.
+        lost: that Ray gave up a trial with tries left; such trials have not ended, and are taken up by another run.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Recorder(tune.Callback):
         self.place, self.ender, self.asha, self.epochs = place, ender, asha, epochs
         self.trouble: Exception | None = None
         self.lost: Exception | None = None
+        self._tries = Tries()
         self._ended: set[str] = set()
         self._since: dict[str, float] = {}
         self._at_rung: dict[str, dict[str, float]] = {}  # what was measured at the last one
@@ -70,13 +72,21 @@ class Recorder(tune.Callback):
         """Ray pickles its callbacks; files, server and terminal stay with this process."""
         return {}
 
+    def begin(self) -> None:
+        """A run of Ray's begins, with trials of its own."""
+        self.lost, self._met = None, 0
+
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         new = [trial for trial in trials[self._met :] if trial_name(trial) not in self._ended]
-        self._open |= {trial_name(trial): trial for trial in new}
+        for trial in new:
+            if self._open.get(name := trial_name(trial)) is not trial:
+                self._tries.begin(trial)
+            self._open[name] = trial
         self._met = len(trials)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._met = 0  # Ray puts it at the end of its list, which else only grows
+        self._tries.lose(trial)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         name = trial_name(trial)
@@ -114,9 +124,10 @@ class Recorder(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         cause, error = cause_of(trial), error_of(trial)
+        self._tries.lose(trial)
         if isinstance(error, OSError | ArrowException | SnnSweepError):  # the disk's, the bucket's, the machine's
             self._stop_for(SnnSweepError(f"{trial_name(trial)} could not go on, which is no fault of its own: {cause}"))
-        elif trial.should_recover():
+        elif trial_name(trial) not in self._ended and self._tries.left(trial):
             self.lost = SnnSweepError(f"Ray lost {trial_name(trial)} and did not start it again: {cause}")
         else:
             self._end(trial, self._unfinished(trial, "failed", cause))
@@ -198,15 +209,3 @@ def keep_traceback(folder: Path, name: str, text: str) -> None:
         errors = folder / ERRORS
         errors.mkdir(exist_ok=True)
         (errors / f"{name}.txt").write_text(text)
-
-
-def cause_of(trial: Trial) -> str:
-    """The last line of the error that ended a trial: `ValueError: ...`."""
-    inner = error_of(trial)
-    return f"{type(inner).__name__}: {inner}".strip().splitlines()[-1] if inner else "the trial's process was lost"
-
-
-def error_of(trial: Trial) -> Any:
-    """The error that ended a trial, as it was raised there."""
-    error = trial.get_pickled_error()
-    return getattr(error, "cause", None) or error

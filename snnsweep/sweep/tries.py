@@ -1,0 +1,57 @@
+"""What ended a trial's process, and how often a trial may lose one.
+
+Ray Tune counts errors, not lost processes: where a process dies while the next trial is being set up in it, Tune is
+told twice of the one death, takes the second for the trial's end, and does not start it again.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ray import cloudpickle
+from ray.exceptions import RayActorError
+from ray.tune.experiment import Trial
+
+from snnsweep.sweep.tuning import LOST_WORKERS, trial_name
+
+
+class Tries:
+    """How many processes each trial has lost, over all the runs of Ray's in one start of a sweep."""
+
+    def __init__(self) -> None:
+        self._lost: defaultdict[str, set[str]] = defaultdict(set)
+
+    def begin(self, trial: Trial) -> None:
+        """A trial starts in a run of Ray's: Tune shall try it as often as is left."""
+        trial.max_failures = LOST_WORKERS - len(self._lost[trial_name(trial)])
+
+    def lose(self, trial: Trial) -> None:
+        """Its process was lost, or Tune says again that it was."""
+        error = _raised(trial)
+        process = getattr(error, "actor_id", None) or getattr(error, "_actor_id", None)  # of a death, of a lost task
+        self._lost[trial_name(trial)].add(str(process or uuid4()))
+
+    def left(self, trial: Trial) -> bool:
+        """Whether it may go on once more."""
+        return len(self._lost[trial_name(trial)]) <= LOST_WORKERS
+
+
+def cause_of(trial: Trial) -> str:
+    """The last line of the error that ended a trial: `ValueError: ...`."""
+    inner = error_of(trial)
+    if inner is None or (isinstance(inner, RayActorError) and not inner.actor_init_failed):
+        return "the trial's process was lost"
+    return f"{type(inner).__name__}: {inner}".strip().splitlines()[-1]
+
+
+def error_of(trial: Trial) -> Any:
+    """The error that ended a trial, as it was raised there."""
+    error = _raised(trial)
+    return getattr(error, "cause", None) or error
+
+
+def _raised(trial: Trial) -> Any:
+    """As Ray has it: on this machine first, and only later where `Trial.get_pickled_error` looks."""
+    file = trial.pickled_error_file
+    return cloudpickle.loads(Path(file).read_bytes()) if file and Path(file).is_file() else None

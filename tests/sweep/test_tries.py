@@ -1,0 +1,88 @@
+"""How often a trial may lose its process, and what the driver does with one that Ray gave up before."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray import cloudpickle
+from ray.exceptions import RayActorError
+
+from snnsweep.errors import SnnSweepError
+from snnsweep.results.store import Store
+from snnsweep.sweep import drive
+from snnsweep.sweep.drive import Drive
+from snnsweep.sweep.progress import Progress
+from snnsweep.sweep.tries import cause_of
+from snnsweep.sweep.tuning import LOST_WORKERS, Ender, trial_name
+from snnsweep.sweep.watch import Recorder
+
+
+class Trial(SimpleNamespace):
+    """Ray's, as far as it is looked at."""
+
+    def __init__(self, file: Path, number: int = 0):
+        super().__init__(config={"number": number, "flat": {}}, pickled_error_file=str(file), max_failures=LOST_WORKERS)
+
+    def dies(self, process: str) -> "Trial":
+        Path(self.pickled_error_file).write_bytes(cloudpickle.dumps(RayActorError(actor_id=process)))
+        return self
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Recorder:
+    made = Recorder(Store(tmp_path), None, None, Progress(9, {}, 1), lambda _: None, str(tmp_path), Ender(), None, {})
+    made.ends = []
+    made._end = lambda trial, result: made.ends.append((trial_name(trial), result.status))
+    return made
+
+
+def test_one_death_that_is_told_twice_is_one(recorder: Recorder, tmp_path: Path) -> None:
+    """A process dies while it is made ready for the next trial: Ray recovers the trial, and at once gives it up."""
+    trial = Trial(tmp_path / "error")
+    for process in "abc":
+        recorder.on_trial_recover(0, [trial], trial.dies(process))
+    recorder.on_trial_error(0, [trial], trial.dies("c"))
+    assert (recorder.ends, "Ray lost t0000" in str(recorder.lost)) == ([], True)
+
+    recorder.begin()
+    again = Trial(tmp_path / "error")
+    recorder.on_step_end(0, [again])
+    assert (recorder.lost, again.max_failures) == (None, 0)  # the next one is one too many
+    recorder.on_trial_error(0, [again], again.dies("d"))
+    assert (recorder.ends, recorder.lost) == ([("t0000", "failed")], None)
+    assert cause_of(again) == "the trial's process was lost"
+
+
+def test_a_trial_is_tried_three_times_more(recorder: Recorder, tmp_path: Path) -> None:
+    trial = Trial(tmp_path / "error")
+    recorder.on_step_end(0, [trial])
+    assert trial.max_failures == LOST_WORKERS == 3
+    for process in "abc":
+        recorder.on_trial_recover(0, [trial], trial.dies(process))
+    recorder.on_trial_error(0, [trial], trial.dies("d"))
+    assert (recorder.ends, recorder.lost) == ([("t0000", "failed")], None)
+
+
+def test_rounds_in_which_nothing_ends_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four trials end in the first run, a fifth in the third; the sixth is lost in every one."""
+    progress = SimpleNamespace(done=0)
+    recorder: Any = SimpleNamespace(begin=lambda: None, lost=SnnSweepError("t0005"), trouble=None, progress=progress)
+    asked: list[tuple[int, list[int]]] = []
+    sweep = Drive(**dict.fromkeys(Drive.__dataclass_fields__) | {"trials": 6, "interrupted": False})
+    sweep.ender = Ender()
+
+    def run(left: int, again: list[int], *_: Any) -> None:
+        asked.append((left, again))
+        progress.done = {1: 4, 2: 4}.get(len(asked), 5)
+
+    monkeypatch.setattr(sweep, "_round", run)
+    monkeypatch.setattr(drive, "running", lambda study: [5])
+    with pytest.raises(SnnSweepError, match="t0005"):
+        sweep._rounds([], recorder)
+    assert asked == [(6, []), (2, [5]), (2, [5]), *[(1, [5])] * (1 + LOST_WORKERS)]
+
+    asked.clear()
+    recorder.lost, progress.done = None, 0
+    sweep._rounds([3], recorder)
+    assert asked == [(6, [3])]
