@@ -1,7 +1,7 @@
 """One trial from start to end: build, train, attack, measure. Ray, Optuna and MLflow only wrap this."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,10 @@ class Evaluation:
         self.history.append(metrics)
         return metrics
 
-    def light(self, suite: str, samples: int) -> dict[str, float]:
+    def light(self, suite: str, samples: int, wanted: Iterable[str]) -> dict[str, float]:
         """`Measurement.light`; the training goes on as if it had not been."""
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            return self.measurement.light(suite, samples)
+            return self.measurement.light(suite, samples, wanted)
 
     def _divide(self, parts: int) -> None:
         self.trainer.parts = parts

@@ -102,8 +102,10 @@ class Drive:
                 self._rounds(again, recorder)
             if recorder.trouble:
                 raise recorder.trouble
-            if (self.interrupted or self.ender.over) and self._left(recorder):
+            if (self.interrupted or self.ender.over) and (self._left(recorder) or recorder.given_up):
                 self.status = "interrupted" if self.interrupted else "out of time"
+            elif recorder.given_up:
+                raise recorder.without_end()
             cause = INTERRUPTED if self.interrupted else OUT_OF_TIME
         except (TuneError, OSError, OptunaError, RayError) as error:
             raise SnnSweepError(" ".join(str(error.__cause__ or error).split())) from error
@@ -127,10 +129,10 @@ class Drive:
             barren = barren + 1 if self._left(recorder) == left else 0
             if barren > LOST_WORKERS:
                 raise recorder.lost
-            again = running(self.study)
+            again = [number for number in running(self.study) if checkpoints.trial_id(number) not in recorder.given_up]
 
     def _round(self, left: int, again: list[int], recorder: Recorder, scheduler: RungScheduler | None) -> None:
-        given = {"space": self.space, "place": self.place, "rungs": self.asha.rungs if self.asha else ()}
+        given = {"space": self.space, "place": self.place, "rungs": self.asha.brackets if self.asha else None}
         search: dict[str, Any] = {"scheduler": scheduler} if scheduler else {}
         tuner(
             SweepTrial,

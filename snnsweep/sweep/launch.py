@@ -16,6 +16,7 @@ from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.results import store
 from snnsweep.results.front import front
 from snnsweep.sweep import preflight
+from snnsweep.sweep.asha import Asha
 from snnsweep.sweep.checkpoints import check_vacant, root
 from snnsweep.sweep.cluster import connect, gpus_of_a_trial, slots
 from snnsweep.sweep.drive import Drive
@@ -164,7 +165,22 @@ class Sweep:
         given = (self.space, max(0, self.seed), self._defaults, self._overrides, self.data_dir)
         self.probed: list[TrialConfig] = preflight.space_works(*given)
         preflight.device_is_free(self.space, self.probed)
-        self.asha = self.space.rungs.asha(self.probed, self.seed) if self.space.rungs else None
+        self.asha: Asha | None = None
+        if self.space.rungs:
+            self.asha = self.space.rungs.asha(self._longest(), self.seed)
+            self._rungs_are_met()
+
+    def _longest(self) -> int:
+        """Epochs that a trial trains, at most: of the sampled ones."""
+        return max(config.train.epochs for config in self.probed)
+
+    def _rungs_are_met(self) -> None:
+        if self.space.rungs and self.asha is None and not self.smoke:
+            raise UserError(
+                f"{self.space.source}: RUNGS: the first rung is epoch {self.space.rungs.grace}, and of {len(self.probed)} sampled "
+                f"variants none trains longer than {self._longest()}: nobody would ever be stopped; lower grace, give "
+                "train.epochs more, or drop RUNGS"
+            )
 
     def _numbers_fit(self) -> None:
         preflight.at_least(

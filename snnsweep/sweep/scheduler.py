@@ -45,11 +45,14 @@ class RungScheduler(FIFOScheduler):
         """Args:
         result: a report of `SweepTrial`, flattened by Ray: `epoch`, `metrics/rung/<name>`.
         """
-        if "result" in result or result["epoch"] >= trial.config["flat"]["train.epochs"]:  # trained: the end comes next
+        if trial_name(trial) in self.asha.stopped:  # before a crash, which came before its row
+            return TrialScheduler.STOP
+        epochs = trial.config["flat"]["train.epochs"]
+        if "result" in result or result["epoch"] >= epochs:  # trained: the end comes next
             return TrialScheduler.CONTINUE
         known = len(self.asha.records)
         metrics = {name: result.get(f"metrics/{ON_THE_WAY}{name}") for name in self.asha.settings["metrics"]}
-        goes_on = self.asha.goes_on(trial_name(trial), result["epoch"], metrics)
+        goes_on = self.asha.goes_on(trial_name(trial), result["epoch"], metrics, epochs)
         for record in self.asha.records[known:]:
             self._append(record)
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP

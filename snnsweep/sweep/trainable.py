@@ -16,6 +16,7 @@ from snnsweep.errors import Diverged
 from snnsweep.evaluation import Evaluation
 from snnsweep.result import ON_THE_WAY, Result
 from snnsweep.sweep.blame import MachineFault, is_the_machines, ran_out_of_memory
+from snnsweep.sweep.brackets import Brackets
 from snnsweep.sweep.checkpoints import STATE, newest_first, read_newest, trial_id
 from snnsweep.sweep.memory import assigned_device, confine
 from snnsweep.sweep.rungs import AT_THE_END
@@ -39,7 +40,7 @@ class SweepTrial(tune.Trainable):
         data_dir: str,
         threads: int,
         place: str = "",
-        rungs: tuple[int, ...] = (),
+        rungs: Brackets | None = None,
         gpus: float = 0.0,
         sets: Shared | None = None,
         sweep: str | None = None,
@@ -51,7 +52,7 @@ class SweepTrial(tune.Trainable):
             space: executed here, so that the parts it registers are known in this process too.
             threads: CPU threads of this trial.
             place: of the sweep's checkpoints, see `checkpoints.root`; a trial goes on from its newest one.
-            rungs: epochs after which it is measured lightly, as the space's `RUNGS` says.
+            rungs: after which it is measured lightly, as the space's `RUNGS` says.
             gpus: that it reserved.
             sets: data sets that the driver read.
             sweep: the sweep's id; a trial does not go on from another sweep's checkpoint.
@@ -59,7 +60,7 @@ class SweepTrial(tune.Trainable):
         self.evaluation: Evaluation | None = None
         self.result: Result | None = None
         self.traceback, self._saved, self._rungs, self._sweep = "", b"", rungs, sweep
-        self._place, self._name = place, trial_id(config["number"]) if place else ""
+        self._place, self._name = place, trial_id(config["number"]) if "number" in config else ""
         self._fault: Exception | None = None
         if "cause" in config:
             self.result = Result(status="failed", config=TrialConfig(), cause=config["cause"])
@@ -165,8 +166,10 @@ class SweepTrial(tune.Trainable):
             self.result = self.evaluation.result()
             return None
         metrics = self.evaluation.epoch()
-        if self.evaluation.trainer.epochs_done in self._rungs and not self.evaluation.trained and self.space.rungs:
-            found = self.evaluation.light(self.space.rungs.suite, self.space.rungs.samples)
+        at = self.evaluation.trainer.epochs_done, self.evaluation.config.train.epochs
+        if self._rungs and self.space.rungs and self._rungs.meets(self._name, *at):
+            asked = self.space.rungs
+            found = self.evaluation.light(asked.suite, asked.samples, asked.metrics)
             found["clean_accuracy"] = metrics["clean_accuracy"]
             metrics |= {ON_THE_WAY + name: v for name, v in found.items() if not name.startswith(AT_THE_END)}
         return metrics

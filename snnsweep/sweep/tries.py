@@ -51,6 +51,13 @@ def error_of(trial: Trial) -> Any:
     return getattr(error, "cause", None) or error
 
 
+def host_of(trial: Trial) -> str:
+    """Where that was, as far as Ray says: ` (on 10.0.0.7)`."""
+    error = _raised(trial)
+    address = getattr(error, "ip", None) or getattr(error, "node_ip", None) or getattr(error, "_node_ip", None)
+    return f" (on {address})" if isinstance(address, str) else ""
+
+
 def _raised(trial: Trial) -> Any:
     """As Ray has it: on this machine first, and only later where `Trial.get_pickled_error` looks."""
     file = trial.pickled_error_file

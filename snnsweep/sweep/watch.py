@@ -16,14 +16,16 @@ from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.result import ON_THE_WAY, Result, Status
 from snnsweep.results.store import Store
 from snnsweep.sweep.asha import Asha
+from snnsweep.sweep.blame import is_no_end
 from snnsweep.sweep.checkpoints import keep_newest
-from snnsweep.sweep.ledger import OPEN_ENDED, told
+from snnsweep.sweep.ledger import GIVEN_UP, OPEN_ENDED, told
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.search import Teller
-from snnsweep.sweep.tries import Tries, cause_of, error_of
-from snnsweep.sweep.tuning import Ender, trial_name
+from snnsweep.sweep.tries import Tries, cause_of, error_of, host_of
+from snnsweep.sweep.tuning import LOST_WORKERS, Ender, trial_name
 from snnsweep.tracking.spool import Spool
 
+IN_A_ROW = 3  # trials that are given up with none that ends between them: it is not one machine, or it takes them all
 ERRORS = "errors"  # in a sweep's folder: the tracebacks of failed trials
 _LOGGER = logging.getLogger("snnsweep")
 
@@ -43,6 +45,8 @@ class Recorder(tune.Callback):
     Attributes:
         trouble: why the sweep cannot go on; None while it can.
         lost: that Ray gave up a trial with tries left; such trials have not ended, and are taken up by another run.
+        given_up: trials that no machine brought to an end, with the last error of each. They have not ended either, but
+            only a resumed sweep tries them again.
     """
 
     def __init__(
@@ -61,7 +65,8 @@ class Recorder(tune.Callback):
         self.place, self.ender, self.asha, self.epochs = place, ender, asha, epochs
         self.trouble: Exception | None = None
         self.lost: Exception | None = None
-        self._tries = Tries()
+        self.given_up: dict[str, str] = {}
+        self._tries, self._in_a_row = Tries(), 0
         self._ended: set[str] = set()
         self._since: dict[str, float] = {}
         self._at_rung: dict[str, dict[str, float]] = {}  # what was measured at the last one
@@ -104,6 +109,8 @@ class Recorder(tune.Callback):
         if name in self._ended:
             return
         if "result" in result:
+            if self.asha and name in self.asha.stopped:  # before a crash; it has gone on to its end since
+                return  # `on_trial_complete` has its row
             self._end(trial, Result.model_validate_json(result["result"]), result["traceback"])
         elif "metrics" in result:
             self.progress.running[name] = result["epoch"]
@@ -123,14 +130,33 @@ class Recorder(tune.Callback):
                 _LOGGER.warning("%s: older checkpoints could not be deleted (%s)", name, error)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        cause, error = cause_of(trial), error_of(trial)
+        cause, name = cause_of(trial), trial_name(trial)
         self._tries.lose(trial)
-        if isinstance(error, OSError | ArrowException | SnnSweepError):  # the disk's, the bucket's, the machine's
-            self._stop_for(SnnSweepError(f"{trial_name(trial)} could not go on, which is no fault of its own: {cause}"))
-        elif trial_name(trial) not in self._ended and self._tries.left(trial):
-            self.lost = SnnSweepError(f"Ray lost {trial_name(trial)} and did not start it again: {cause}")
+        if name not in self._ended and self._tries.left(trial):
+            self.lost = SnnSweepError(f"Ray lost {name} and did not start it again: {cause}")
+        elif is_no_end(error_of(trial)):
+            self._give_up(trial, f"{cause}{host_of(trial)}")
         else:
             self._end(trial, self._unfinished(trial, "failed", cause))
+
+    def _give_up(self, trial: Trial, cause: str) -> None:
+        """That says nothing of the variant: the study has it running still, and a resumed sweep goes on with it."""
+        name = trial_name(trial)
+        if name in self._ended:
+            return
+        self.given_up[name] = cause
+        self._in_a_row += 1
+        said = (f"last tried without success: {cause}",)
+        self._end(trial, self._unfinished(trial, "stopped", GIVEN_UP).model_copy(update={"warnings": said}))
+        if self._in_a_row >= IN_A_ROW:
+            self._stop_for(self.without_end())
+
+    def without_end(self) -> SnnSweepError:
+        """What is said of the trials that were given up."""
+        listed = "; ".join(f"{name}: {cause}" for name, cause in list(self.given_up.items())[-IN_A_ROW:])
+        count = len(self.given_up)
+        trials = "1 trial has" if count == 1 else f"{count} trials have"
+        return SnnSweepError(f"{trials} no end, since the machines failed, {LOST_WORKERS + 1} times for each ({listed})")
 
     def stop_rest(self, cause: str) -> None:
         """Rows for the trials that were chosen but had not ended when the sweep did. The study has them running still.
@@ -181,6 +207,7 @@ class Recorder(tune.Callback):
             self.store.add(row)
             self.spool.end_trial(name, *said)
             if result.cause not in OPEN_ENDED:
+                self._in_a_row = 0
                 self.teller.tell(trial.config["number"], *told(row, self.progress.objectives))
         except (SnnSweepError, OSError, OptunaError) as error:
             self._stop_for(error)

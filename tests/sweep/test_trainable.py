@@ -11,6 +11,7 @@ from snnsweep.errors import SnnSweepError
 from snnsweep.result import Result
 from snnsweep.sweep import trainable
 from snnsweep.sweep.blame import MachineFault, is_no_end, is_the_machines
+from snnsweep.sweep.brackets import Brackets
 from snnsweep.sweep.space import Space
 from snnsweep.sweep.trainable import STATE, SweepTrial
 
@@ -157,13 +158,17 @@ def test_what_an_ended_trial_found_is_not_looked_for_again(tmp_path: Path):
     assert (again["done"], Result.model_validate_json(again["result"])) == (True, result)
 
 
-RUNGS = Space("rungs.py", 'RUNGS = {"suite": "trail", "samples": 7}\ndef space(trial): return {}\n')
+RUNGS = Space(
+    "rungs.py",
+    'OBJECTIVES = ("clean_accuracy", "robust_accuracy", "gradient_sparsity", "activity/synops")\n'
+    'RUNGS = {"suite": "trail", "samples": 7}\ndef space(trial): return {}\n',
+)
 
 
 @pytest.mark.parametrize("encoder", ["poisson", "direct"])
 def test_a_look_at_a_rung_changes_nothing(encoder: str):
     flat = FLAT | {"encoder.name": encoder}
-    looked = trial(flat, RUNGS, {"rungs": (1, 2)})
+    looked = trial(flat, RUNGS, {"rungs": Brackets(1, 2)})
     seen = looked.step()["metrics"]
     assert {"rung/clean_accuracy", "rung/robust_accuracy", "rung/gradient_sparsity", "rung/activity/synops"} <= set(
         seen
@@ -172,6 +177,18 @@ def test_a_look_at_a_rung_changes_nothing(encoder: str):
     assert not any(name.startswith(("rung/time/", "rung/audit/")) for name in seen)
     assert not any(name.startswith("rung/") for name in looked.step()["metrics"])  # no rung at the last epoch
     assert without_times(finish(looked)) == without_times(finish(trial(flat)))
+
+
+def test_a_look_at_a_rung_measures_what_is_compared_there_and_begins_at_the_trials_bracket():
+    clean = Space("rungs.py", 'RUNGS = {"metrics": ("clean_accuracy",)}\ndef space(trial): return {}\n')
+    seen = trial(FLAT, clean, {"rungs": Brackets(1, 2)}).step()["metrics"]
+    assert [name for name in seen if name.startswith("rung/")] == ["rung/clean_accuracy"]
+    sparse = Space("rungs.py", clean.text.replace('"clean_accuracy",', '"gradient_sparsity/gini",'))
+    seen = trial(FLAT, sparse, {"rungs": Brackets(1, 2)}).step()["metrics"]
+    assert "rung/gradient_sparsity/gini" in seen
+    assert not any(name.startswith(("rung/robust_accuracy", "rung/activity")) for name in seen)
+    later = trial(FLAT, clean, {"rungs": Brackets(1, 2, (0.0, 1.0))}).step()["metrics"]
+    assert not any(name.startswith("rung/") for name in later)
 
 
 GREEDY = Space(
