@@ -60,6 +60,7 @@ class SweepTrial(tune.Trainable):
         self.result: Result | None = None
         self.traceback, self._saved, self._rungs = "", b"", rungs
         self._place, self._name = place, trial_id(config["number"]) if place else ""
+        self._texts = [space.sha256]  # of the spaces under which it ran
         if "cause" in config:
             self.result = Result(status="failed", config=TrialConfig(), cause=config["cause"])
         else:
@@ -94,17 +95,20 @@ class SweepTrial(tune.Trainable):
         mine = self.config_of_trial.to_flat() | {"device": None}
         if state.get("flat", mine) | {"device": None} != mine:
             return
+        texts = state.get("texts", self._texts)
         if "result" in state:
             self.result, self.traceback = Result.model_validate_json(state["result"]), state["traceback"]
+            self._texts = texts
         elif "trainer" in state and self.evaluation:
             self.evaluation.load_state_dict(state)
+            self._texts = list(dict.fromkeys([*texts, *self._texts]))
 
     def step(self) -> dict[str, Any]:
         metrics = self._guarded(self._advance) if self.result is None else None
         epoch = self.evaluation.trainer.epochs_done if self.evaluation else 0
         if self.result is None:
             return {"epoch": epoch, "metrics": metrics, "done": False}
-        ended = {"result": self.result.model_dump_json(), "traceback": self.traceback}
+        ended = {"result": self.result.model_dump_json(), "traceback": self.traceback, "text": self._texts[-1]}
         return {"epoch": epoch, **ended, "done": True}
 
     def _advance(self) -> dict[str, float] | None:
@@ -128,7 +132,7 @@ class SweepTrial(tune.Trainable):
     def _epoch_or_end(self) -> dict[str, float] | None:
         assert self.evaluation
         if self.evaluation.trained:
-            self.result = self.evaluation.result()
+            self.result = self._ended(self.evaluation.result())
             return None
         metrics = self.evaluation.epoch()
         if self.evaluation.trainer.epochs_done in self._rungs and not self.evaluation.trained and self.space.rungs:
@@ -136,6 +140,12 @@ class SweepTrial(tune.Trainable):
             found["clean_accuracy"] = metrics["clean_accuracy"]
             metrics |= {ON_THE_WAY + name: v for name, v in found.items() if not name.startswith(AT_THE_END)}
         return metrics
+
+    def _ended(self, result: Result) -> Result:
+        if len(self._texts) == 1:
+            return result
+        said = f"the space file changed while it was running: it was trained under {len(self._texts)} texts of it"
+        return result.model_copy(update={"warnings": (*result.warnings, said)})
 
     def _guarded(self, run: Callable[[], Any]) -> Any:
         try:
@@ -162,7 +172,7 @@ class SweepTrial(tune.Trainable):
         elif self.evaluation is not None:
             state = self.evaluation.state_dict()
         if self.evaluation is not None:
-            state["flat"] = self.config_of_trial.to_flat()
+            state |= {"flat": self.config_of_trial.to_flat(), "texts": self._texts}
         file = io.BytesIO()
         torch.save(state, file)
         self._saved = file.getvalue() if self.result is None else b""

@@ -39,6 +39,7 @@ class Recorder(tune.Callback):
         epochs: that trials of an earlier start of the sweep had trained.
         ender: is told to end the sweep where rows cannot be written any more.
         asha: who stopped whom at which rung.
+        text: hash of the space's, for the rows of trials that did not come to an end of their own.
 
     Attributes:
         trouble: why the sweep cannot go on; None while it can.
@@ -56,9 +57,10 @@ class Recorder(tune.Callback):
         ender: Ender,
         asha: Asha | None,
         epochs: Mapping[str, int],
+        text: str,
     ):
         self.store, self.teller, self.spool, self.progress, self.listener = store, teller, spool, progress, listener
-        self.place, self.ender, self.asha, self.epochs = place, ender, asha, epochs
+        self.place, self.ender, self.asha, self.epochs, self.text = place, ender, asha, epochs, text
         self.trouble: Exception | None = None
         self.lost: Exception | None = None
         self._tries = Tries()
@@ -104,7 +106,7 @@ class Recorder(tune.Callback):
         if name in self._ended:
             return
         if "result" in result:
-            self._end(trial, Result.model_validate_json(result["result"]), result["traceback"])
+            self._end(trial, Result.model_validate_json(result["result"]), result["traceback"], result["text"])
         elif "metrics" in result:
             self.progress.running[name] = result["epoch"]
             if found := _of_rung(result["metrics"]):
@@ -164,13 +166,13 @@ class Recorder(tune.Callback):
         epochs = self.progress.running.get(trial_name(trial), 0)
         return Result(status=status, config=config, cause=cause, epochs=epochs)
 
-    def _end(self, trial: Trial, result: Result, traceback: str = "") -> None:
+    def _end(self, trial: Trial, result: Result, traceback: str = "", text: str = "") -> None:
         name = trial_name(trial)
         if name in self._ended or self.trouble:
             return
         found = next(filter(None, map(_of_rung, reversed(result.history))), self._at_rung.pop(name, {}))
         result = result.model_copy(update={"metrics": found | result.metrics})
-        row = result.row(name)
+        row = result.row(name) | {"space_sha256": text or self.text}
         if result.status == "failed":  # what was asked for, also where no config could be made of it
             row |= dict.fromkeys(result.config.to_flat()) | trial.config["flat"]
         said = (result.status, result.metrics, result.warnings, result.cause, result.epochs, result.verdict)
