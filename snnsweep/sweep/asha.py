@@ -170,9 +170,7 @@ class Asha:
         self._seen: set[tuple[str, int]] = set()
         self._fronts: defaultdict[tuple[int, int], Fronts] = defaultdict(partial(Fronts, len(self._signs)))
 
-    def goes_on(
-        self, trial: str, epoch: int, metrics: Mapping[str, float | None], epochs: int | None = None
-    ) -> bool:
+    def goes_on(self, trial: str, epoch: int, metrics: Mapping[str, float | None], epochs: int | None = None) -> bool:
         """Whether a trial goes on after an epoch.
 
         Args:

@@ -19,7 +19,9 @@ class MachineFault(SnnSweepError):
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether the GPU's memory did not suffice: torch's allocator says so, or CUDA itself."""
-    return isinstance(error, OutOfMemoryError) or (isinstance(error, AcceleratorError) and "out of memory" in str(error))
+    return isinstance(error, OutOfMemoryError) or (
+        isinstance(error, AcceleratorError) and "out of memory" in str(error)
+    )
 
 
 def is_the_machines(error: BaseException) -> bool:

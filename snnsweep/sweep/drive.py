@@ -7,8 +7,10 @@ own end is handed out again, and goes on from its newest checkpoint.
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import optuna
@@ -88,7 +90,7 @@ class Drive:
         epochs = {name: int(row["epochs"]) for name, row in rows.items() if not has_ended(row)}
         self.ender = Ender(self.time_budget)
         watched = (self.store, teller, self.spool, progress, self.listener, self.place, self.ender, self.asha)
-        recorder = Recorder(*watched, epochs)
+        recorder = Recorder(*watched, epochs, self.space.sha256)
         if self._left(recorder):
             self._tune(again, recorder)
 
@@ -134,7 +136,7 @@ class Drive:
     def _round(self, left: int, again: list[int], recorder: Recorder, scheduler: RungScheduler | None) -> None:
         given = {"space": self.space, "place": self.place, "rungs": self.asha.brackets if self.asha else None}
         search: dict[str, Any] = {"scheduler": scheduler} if scheduler else {}
-        tuner(
+        run = tuner(
             SweepTrial,
             {**self.given, **given},
             dict(self.resources),
@@ -147,7 +149,10 @@ class Drive:
             search_alg=StudySearcher(self.study, self.space, self.defaults, self.overrides, again),
             num_samples=left,
             **search,
-        ).fit()
+        )
+        # When all is over Ray reads its trials' errors back, which nobody asks it for, and a full disk may have cut.
+        with suppress(EOFError, UnpicklingError):
+            run.fit()
 
     def close(self, facts: Mapping[str, Any]) -> int:
         """The front to parquet and MLflow, from the rows on disk: one source for what everybody shows.

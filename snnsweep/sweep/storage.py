@@ -59,7 +59,9 @@ def _ask_all(folder: Path, others: dict[str, str], option: str) -> None:
     try:
         marker.touch(exist_ok=False)
     except OSError as error:
-        raise UserError(f"{option} {folder}: cannot write to {above}: {error.strerror}; give another {option}") from None
+        raise UserError(
+            f"{option} {folder}: cannot write to {above}: {error.strerror}; give another {option}"
+        ) from None
     try:
         answers = nodes.ask(others, _looking(), str(marker))
     finally:

@@ -62,6 +62,7 @@ class SweepTrial(tune.Trainable):
         self.traceback, self._saved, self._rungs, self._sweep = "", b"", rungs, sweep
         self._place, self._name = place, trial_id(config["number"]) if "number" in config else ""
         self._fault: Exception | None = None
+        self._texts = [space.sha256]  # of the spaces under which it ran
         if "cause" in config:
             self.result = Result(status="failed", config=TrialConfig(), cause=config["cause"])
             return
@@ -129,10 +130,13 @@ class SweepTrial(tune.Trainable):
         if state and state.get("sweep") != self._sweep:
             self._note("trained anew from epoch 0: its checkpoints are another sweep's")
             return
+        texts = state.get("texts", self._texts)
         if "result" in state:
             self.result, self.traceback = Result.model_validate_json(state["result"]), state["traceback"]
+            self._texts = texts
         elif "trainer" in state and self.evaluation:
             self.evaluation.load_state_dict(state)
+            self._texts = list(dict.fromkeys([*texts, *self._texts]))
 
     def step(self) -> dict[str, Any]:
         if self._fault:
@@ -141,7 +145,7 @@ class SweepTrial(tune.Trainable):
         epoch = self.evaluation.trainer.epochs_done if self.evaluation else 0
         if self.result is None:
             return {"epoch": epoch, "metrics": metrics, "done": False}
-        ended = {"result": self.result.model_dump_json(), "traceback": self.traceback}
+        ended = {"result": self.result.model_dump_json(), "traceback": self.traceback, "text": self._texts[-1]}
         return {"epoch": epoch, **ended, "done": True}
 
     def _advance(self) -> dict[str, float] | None:
@@ -163,7 +167,7 @@ class SweepTrial(tune.Trainable):
     def _epoch_or_end(self) -> dict[str, float] | None:
         assert self.evaluation
         if self.evaluation.trained:
-            self.result = self.evaluation.result()
+            self.result = self._ended(self.evaluation.result())
             return None
         metrics = self.evaluation.epoch()
         at = self.evaluation.trainer.epochs_done, self.evaluation.config.train.epochs
@@ -173,6 +177,12 @@ class SweepTrial(tune.Trainable):
             found["clean_accuracy"] = metrics["clean_accuracy"]
             metrics |= {ON_THE_WAY + name: v for name, v in found.items() if not name.startswith(AT_THE_END)}
         return metrics
+
+    def _ended(self, result: Result) -> Result:
+        if len(self._texts) == 1:
+            return result
+        said = f"the space file changed while it was running: it was trained under {len(self._texts)} texts of it"
+        return result.model_copy(update={"warnings": (*result.warnings, said)})
 
     def _guarded(self, run: Callable[[], Any]) -> Any:
         try:
@@ -199,7 +209,7 @@ class SweepTrial(tune.Trainable):
         elif self.evaluation is not None:
             state |= self.evaluation.state_dict()
         if self.evaluation is not None:
-            state["flat"] = self.config_of_trial.to_flat()
+            state |= {"flat": self.config_of_trial.to_flat(), "texts": self._texts}
         file = io.BytesIO()
         torch.save(state, file)
         self._saved = file.getvalue() if self.result is None else b""

@@ -41,6 +41,7 @@ class Recorder(tune.Callback):
         epochs: that trials of an earlier start of the sweep had trained.
         ender: is told to end the sweep where rows cannot be written any more.
         asha: who stopped whom at which rung.
+        text: hash of the space's, for the rows of trials that did not come to an end of their own.
 
     Attributes:
         trouble: why the sweep cannot go on; None while it can.
@@ -60,9 +61,10 @@ class Recorder(tune.Callback):
         ender: Ender,
         asha: Asha | None,
         epochs: Mapping[str, int],
+        text: str,
     ):
         self.store, self.teller, self.spool, self.progress, self.listener = store, teller, spool, progress, listener
-        self.place, self.ender, self.asha, self.epochs = place, ender, asha, epochs
+        self.place, self.ender, self.asha, self.epochs, self.text = place, ender, asha, epochs, text
         self.trouble: Exception | None = None
         self.lost: Exception | None = None
         self.given_up: dict[str, str] = {}
@@ -111,7 +113,7 @@ class Recorder(tune.Callback):
         if "result" in result:
             if self.asha and name in self.asha.stopped:  # before a crash; it has gone on to its end since
                 return  # `on_trial_complete` has its row
-            self._end(trial, Result.model_validate_json(result["result"]), result["traceback"])
+            self._end(trial, Result.model_validate_json(result["result"]), result["traceback"], result["text"])
         elif "metrics" in result:
             self.progress.running[name] = result["epoch"]
             if found := _of_rung(result["metrics"]):
@@ -156,7 +158,9 @@ class Recorder(tune.Callback):
         listed = "; ".join(f"{name}: {cause}" for name, cause in list(self.given_up.items())[-IN_A_ROW:])
         count = len(self.given_up)
         trials = "1 trial has" if count == 1 else f"{count} trials have"
-        return SnnSweepError(f"{trials} no end, since the machines failed, {LOST_WORKERS + 1} times for each ({listed})")
+        return SnnSweepError(
+            f"{trials} no end, since the machines failed, {LOST_WORKERS + 1} times for each ({listed})"
+        )
 
     def stop_rest(self, cause: str) -> None:
         """Rows for the trials that were chosen but had not ended when the sweep did. The study has them running still.
@@ -190,13 +194,13 @@ class Recorder(tune.Callback):
         epochs = self.progress.running.get(trial_name(trial), 0)
         return Result(status=status, config=config, cause=cause, epochs=epochs)
 
-    def _end(self, trial: Trial, result: Result, traceback: str = "") -> None:
+    def _end(self, trial: Trial, result: Result, traceback: str = "", text: str = "") -> None:
         name = trial_name(trial)
         if name in self._ended or self.trouble:
             return
         found = next(filter(None, map(_of_rung, reversed(result.history))), self._at_rung.pop(name, {}))
         result = result.model_copy(update={"metrics": found | result.metrics})
-        row = result.row(name)
+        row = result.row(name) | {"space_sha256": text or self.text}
         if result.status == "failed":  # what was asked for, also where no config could be made of it
             row |= dict.fromkeys(result.config.to_flat()) | trial.config["flat"]
         said = (result.status, result.metrics, result.warnings, result.cause, result.epochs, result.verdict)

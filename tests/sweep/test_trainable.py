@@ -267,13 +267,20 @@ def test_an_error_of_the_trials_own_code_fails_it_at_once(error: str):
 
 
 def test_whose_fault_an_error_is():
-    ill, lacking = torch.AcceleratorError("CUDA error: unspecified"), torch.AcceleratorError("CUDA error: out of memory")
+    ill, lacking = (
+        torch.AcceleratorError("CUDA error: unspecified"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+    )
     for error in (ill, MachineFault("its bucket"), RayError("lost")):
         assert is_the_machines(error)
         assert is_no_end(error)
     for error in (lacking, torch.OutOfMemoryError("full"), OSError("no such file"), ValueError("mine"), SystemExit(1)):
         assert not is_the_machines(error)
-    for error in (None, OSError(28, "No space left on device"), SnnSweepError("a trial reserves 1 GPU and was given none")):
+    for error in (
+        None,
+        OSError(28, "No space left on device"),
+        SnnSweepError("a trial reserves 1 GPU and was given none"),
+    ):
         assert is_no_end(error)
     assert not is_no_end(TypeError("cannot pickle"))
 

@@ -33,7 +33,9 @@ class Trial(SimpleNamespace):
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Recorder:
-    made = Recorder(Store(tmp_path), None, None, Progress(9, {}, 1), lambda _: None, str(tmp_path), Ender(), None, {})
+    made = Recorder(
+        Store(tmp_path), None, None, Progress(9, {}, 1), lambda _: None, str(tmp_path), Ender(), None, {}, "abc"
+    )
     made.ends = []
     made._end = lambda trial, result: made.ends.append((trial_name(trial), result.status))
     return made
@@ -84,7 +86,9 @@ def test_a_sick_machine_leaves_its_trials_open_and_ends_the_sweep_before_it_has_
     teller: Any = SimpleNamespace(tell=lambda number, *_: told.append(number))
     spool: Any = SimpleNamespace(end_trial=lambda *_: None)
     rows = Store(tmp_path)
-    recorder = Recorder(rows, teller, spool, Progress(9, {}, 1), lambda _: None, str(tmp_path), Ender(), None, {})
+    recorder = Recorder(
+        rows, teller, spool, Progress(9, {}, 1), lambda _: None, str(tmp_path), Ender(), None, {}, "abc"
+    )
     for number in (0, 1):
         used_up(recorder, tmp_path, number, ILL)
     used_up(recorder, tmp_path, 2, TypeError("cannot pickle"))  # its own fault, and an end
@@ -100,7 +104,6 @@ def test_a_sick_machine_leaves_its_trials_open_and_ends_the_sweep_before_it_has_
     assert [name for name, row in found.iterrows() if not has_ended(row)] == [f"t000{n}" for n in (0, 1, 3, 4, 5)]
     assert "ECC error (on 10.0.0.7)" in found.loc["t0000", "warnings"][0]
     assert told == [2]
-
 
 
 def test_rounds_in_which_nothing_ends_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
