@@ -19,9 +19,8 @@ class MachineFault(SnnSweepError):
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether the GPU's memory did not suffice: torch's allocator says so, or CUDA itself."""
-    return isinstance(error, OutOfMemoryError) or (
-        isinstance(error, AcceleratorError) and "out of memory" in str(error)
-    )
+    told_by_cuda = isinstance(error, AcceleratorError) and "out of memory" in str(error)
+    return told_by_cuda or isinstance(error, OutOfMemoryError)
 
 
 def is_the_machines(error: BaseException) -> bool:
@@ -36,5 +35,5 @@ def is_the_machines(error: BaseException) -> bool:
 
 
 def is_no_end(error: BaseException | None) -> bool:
-    """Of what ended a trial's process from outside of that: nobody's words, Ray's, or those of who stores checkpoints."""
+    """Of what ended a trial's process from outside of that: no word, Ray's, or that of who stores checkpoints."""
     return error is None or is_the_machines(error) or isinstance(error, OSError | ArrowException | SnnSweepError)

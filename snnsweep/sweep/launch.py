@@ -177,9 +177,9 @@ class Sweep:
     def _rungs_are_met(self) -> None:
         if self.space.rungs and self.asha is None and not self.smoke:
             raise UserError(
-                f"{self.space.source}: RUNGS: the first rung is epoch {self.space.rungs.grace}, and of {len(self.probed)} sampled "
-                f"variants none trains longer than {self._longest()}: nobody would ever be stopped; lower grace, give "
-                "train.epochs more, or drop RUNGS"
+                f"{self.space.source}: RUNGS: the first rung is epoch {self.space.rungs.grace}, and of "
+                f"{len(self.probed)} sampled variants none trains longer than {self._longest()}: nobody would ever be "
+                "stopped; lower grace, raise train.epochs, or drop RUNGS"
             )
 
     def _numbers_fit(self) -> None:

@@ -35,7 +35,7 @@ class RungScheduler(FIFOScheduler):
     def __init__(self, asha: Asha, file: Path):
         super().__init__()
         self.asha, self.file = asha, file
-        said = [line.said for line in lines.after(file) if line.said is not None]
+        said = _said(file)
         if said:
             asha.load_state_dict({"settings": said[0], "records": said[1:]})
         else:
@@ -65,3 +65,13 @@ class RungScheduler(FIFOScheduler):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (Asha(**self.asha.settings), self.file)
+
+
+def longest_of(file: Path) -> int | None:
+    """`longest` of the settings that a file of rungs was begun with; None where there is no such file."""
+    said = _said(file)
+    return int(said[0]["longest"]) if said else None
+
+
+def _said(file: Path) -> list[dict[str, Any]]:
+    return [line.said for line in lines.after(file) if line.said is not None]

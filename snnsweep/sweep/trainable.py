@@ -28,9 +28,9 @@ class SweepTrial(tune.Trainable):
     """Wraps `Evaluation`. A checkpoint follows every step, so that a lost worker costs at most an epoch.
 
     The process is reused by the next trial: everything is built and seeded afresh in `setup`. What the trial's own
-    code raises would be raised again, so it ends the trial as `failed`. What is the machine's fault (`blame`) leaves the
-    step as it was raised: the process is thrown away, and Ray tries the trial in another one. Where memory runs out,
-    the step is tried once more, with each batch in two parts.
+    code raises would be raised again, so it ends the trial as `failed`. What is the machine's fault (`blame`) leaves
+    the step as it was raised: the process is thrown away, and Ray tries the trial in another one. Where memory runs
+    out, the step is tried once more, with each batch in two parts.
     """
 
     def setup(  # type: ignore[override]  # tune.with_parameters binds all but the config
@@ -189,7 +189,7 @@ class SweepTrial(tune.Trainable):
             return run()
         except Diverged as error:
             cause = f"Diverged: {error}"
-        except (Exception, SystemExit) as error:  # noqa: BLE001  spaces bring their own neurons, models, attacks
+        except (Exception, SystemExit) as error:  # spaces bring their own neurons, models, attacks
             if is_the_machines(error):
                 raise
             cause = " ".join(f"{type(error).__name__}: {error}".split())
