@@ -13,6 +13,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -378,7 +379,7 @@ PATIENCE_S = 600  # for whatever takes seconds on an idle machine
 SHIMS = {
     "scontrol": '[ "$1 $2" = "show hostnames" ] && tr , "\\n" <<< "$3"',
     # Each node is this machine, so that what is told to run there runs here.
-    "srun": 'while [[ $1 == --* ]]; do case $1 in --nodelist=*) echo "${1#*=}" >> nodes;; esac; shift; done; exec "$@"',
+    "srun": 'echo "$SRUN_CPUS_PER_TASK" >> cpus; while [[ $1 == --* ]]; do case $1 in --nodelist=*) echo "${1#*=}" >> nodes;; esac; shift; done; exec "$@"',
     "hostname": "echo 127.0.0.1 10.9.9.9",
 }
 FAKE_RAY = (
@@ -434,6 +435,7 @@ def test_slurm_runs_a_sweep_or_goes_on_with_it(begun: bool, slurm: Any, tmp_path
     assert len({words[1] for words in starts}) == 1
     assert sum("--head" in words for words in starts) == 1
     assert sorted((tmp_path / "nodes").read_text().split()) == ["n1", "n1", "n2"]
+    assert (tmp_path / "cpus").read_text().split() == ["1"] * 3  # srun does not take the job's by itself
     assert not list(tmp_path.glob(".ray_token_*"))
 
 
@@ -454,6 +456,20 @@ def test_slurm_hands_its_signal_on_and_waits_for_the_snapshot(slurm: Any, tmp_pa
     batch.communicate(timeout=PATIENCE_S)
     assert batch.returncode == 130
     assert (tmp_path / "snapshot").exists()
+
+
+def test_what_a_sweep_does_not_keep_goes_on_to_its_resume(tmp_path: Path):
+    (tmp_path / "sweeps" / "mine").mkdir(parents=True)
+    (tmp_path / "sweeps" / "mine" / "sweep.json").write_text("{}")
+    (tmp_path / "snnsweep").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "snnsweep").chmod(0o755)
+    passed = ["--time-budget", "3600", "--tracking-uri=http://me:my secret@host", "--optuna-storage", "mysql://a"]
+    command = [str(ROOT / "deploy" / "run-or-resume"), *SWEEP, "--trials", "9", *passed, "--address", "auto"]
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    run = partial(subprocess.run, command, cwd=tmp_path, env=os.environ | {"PATH": path}, check=True, text=True)
+    said = run(capture_output=True).stdout.splitlines()
+    assert said == ["resume", "sweeps/mine", "--address", "auto", *passed]
+    assert context("resume", said[1:]).params["time_budget"] == 3600
 
 
 @pytest.mark.parametrize(("code", "then"), [(0, 0), (1, 1), (2, 2), (3, 0), (130, 130)])

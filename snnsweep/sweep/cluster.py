@@ -109,7 +109,8 @@ def slots(cpus: float, gpus: float, most: int | None) -> int:
     `most` is taken at its word where an autoscaler does not tell how far it goes.
 
     Raises:
-        UserError: not even one will ever fit, or nobody can tell.
+        UserError: not even one will ever fit; or nobody can tell how many, and `most` is not given: those that fit now
+            would be all, and the cluster never grow.
     """
     if gpus > 1 and gpus % 1:
         raise UserError(
@@ -118,15 +119,15 @@ def slots(cpus: float, gpus: float, most: int | None) -> int:
     now, growth = _now(), nodes.growth()
     if not growth.told and most:
         return most
-    fits = max(sum(kind.fits(cpus, gpus) for kind in now), growth.fits(cpus, gpus))
-    if fits:
+    up = sum(kind.fits(cpus, gpus) for kind in now)
+    if not growth.told:
+        raise UserError(
+            f"the nodes that are up hold {up} trials of {cpus:g} CPU and {gpus:g} GPU, and the cluster's autoscaler "
+            "does not tell what it may bring; say --max-concurrent: the nodes that you want times the trials on each"
+        )
+    if fits := max(up, growth.fits(cpus, gpus)):
         return min(fits, most or fits)
-    if growth.told:
-        raise UserError(_never(cpus, gpus, [*now, *growth.kinds]))
-    raise UserError(
-        f"no node is up that holds a trial of {cpus:g} CPU and {gpus:g} GPU, and the cluster's autoscaler does not "
-        "tell what it may bring; say --max-concurrent: the nodes that you want times the trials on each"
-    )
+    raise UserError(_never(cpus, gpus, [*now, *(kind for kind in growth.kinds if kind.count)]))
 
 
 def _now() -> list[Kind]:
@@ -136,7 +137,7 @@ def _now() -> list[Kind]:
 def _never(cpus: float, gpus: float, kinds: list[Kind]) -> str:
     largest = max(kinds, key=lambda kind: (kind.gpus, kind.cpus) if gpus else (kind.cpus, kind.gpus))
     short = {"--cpus-per-trial": largest.cpus < cpus, "--gpus-per-trial": largest.gpus < gpus}
-    options = " and ".join(option for option, lacking in short.items() if lacking)
+    options = " and ".join(option for option, lacking in short.items() if lacking) or " or ".join(short)
     return (
         f"a trial asks for {cpus:g} CPU and {gpus:g} GPU, all on one node, but the largest node of this cluster has "
         f"{largest.cpus:g} CPU and {largest.gpus:g} GPU; lower {options}"

@@ -22,7 +22,7 @@ from snnsweep.sweep.cluster import connect, gpus_of_a_trial, slots
 from snnsweep.sweep.drive import Drive
 from snnsweep.sweep.earlier import warm
 from snnsweep.sweep.lock import alone_in
-from snnsweep.sweep.memory import measured_share
+from snnsweep.sweep.memory import measured_share, reached
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.provenance import now, params, provenance, tags
 from snnsweep.sweep.samplers import SAMPLERS, check_sampler, seeded
@@ -206,8 +206,10 @@ class Sweep:
             check_storage(local, "--checkpoints" if self.checkpoints else "--storage")
         self.sets = arrays_of(self.probed, self.data_dir)
         auto, known = isinstance(self.gpus, str), gpus_of_a_trial(None if isinstance(self.gpus, str) else self.gpus)
-        given = (self.space, self.probed, self.data_dir, self.sets)
-        self.gpus = measured_share(*given) if auto and known else known
+        if auto and known:
+            large = reached(self.space, self.seed, self._defaults, self._overrides)
+            known = measured_share(self.space, [*large, *self.probed], self.data_dir, self.sets)
+        self.gpus = known
         self.side_by_side = slots(self.cpus, float(self.gpus), self.max_concurrent)
 
     def _place_is_free(self) -> None:

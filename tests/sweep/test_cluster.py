@@ -21,7 +21,7 @@ from snnsweep.errors import UserError
 from snnsweep.sweep import nodes, storage
 from snnsweep.sweep.cluster import gpus_of_a_trial, slots
 from snnsweep.sweep.nodes import Growth, Kind
-from snnsweep.sweep.storage import check_checkpoints, check_storage
+from snnsweep.sweep.storage import check_checkpoints, check_storage, local_folder
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +172,9 @@ def test_what_the_platform_reports() -> None:
 def test_no_node_is_up_and_nobody_tells_what_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     grows(monkeypatch, Growth(told=False))
     assert slots(8, 1, 16) == 16
-    assert slots(1, 0, None) == 8
-    with pytest.raises(UserError, match=r"no node is up that holds a trial of 8 CPU .* say --max-concurrent"):
+    with pytest.raises(UserError, match=r"are up hold 8 trials of 1 CPU and 0 GPU, .* say --max-concurrent"):
+        slots(1, 0, None)
+    with pytest.raises(UserError, match=r"are up hold 0 trials of 8 CPU and 1 GPU, .* say --max-concurrent"):
         slots(8, 1, None)
 
 
@@ -246,6 +247,13 @@ def test_where_hosts_may_come_the_file_system_decides(
 def test_checkpoints_in_a_folder(tmp_path: Path) -> None:
     check_checkpoints(f"file://{tmp_path}/new")
     assert [file.name for file in tmp_path.rglob("*")] == ["new"]
+
+
+def test_a_folder_that_is_given_as_a_uri_is_held_to_what_is_asked_of_a_folder() -> None:
+    given = ("/a/b", "file:///a/b", "s3://bucket/a", "gs://bucket/a")
+    assert [local_folder(uri) for uri in given] == [Path("/a/b"), Path("/a/b"), None, None]
+    with pytest.raises(UserError, match=r"^--checkpoints /proc/self/cwd/new: not every host .* does not see it"):
+        check_storage(OWN / "new", "--checkpoints")
 
 
 @pytest.mark.parametrize(
