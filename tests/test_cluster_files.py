@@ -379,7 +379,8 @@ PATIENCE_S = 600  # for whatever takes seconds on an idle machine
 SHIMS = {
     "scontrol": '[ "$1 $2" = "show hostnames" ] && tr , "\\n" <<< "$3"',
     # Each node is this machine, so that what is told to run there runs here.
-    "srun": 'echo "$SRUN_CPUS_PER_TASK" >> cpus; while [[ $1 == --* ]]; do case $1 in --nodelist=*) echo "${1#*=}" >> nodes;; esac; shift; done; exec "$@"',
+    "srun": 'echo "$SRUN_CPUS_PER_TASK" >> cpus; while [[ $1 == --* ]]; do '
+    'case $1 in --nodelist=*) echo "${1#*=}" >> nodes;; esac; shift; done; exec "$@"',
     "hostname": "echo 127.0.0.1 10.9.9.9",
 }
 FAKE_RAY = (
