@@ -24,6 +24,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from snnsweep.cli import main
+from snnsweep.sweep.submit import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 LAUNCHED = ("cluster.yaml", "deploy/gcp.yaml")
@@ -293,6 +294,7 @@ def test_the_ray_job_ends_its_cluster_and_goes_on_after_a_fault():
     assert spec["shutdownAfterJobFinishes"] is True
     assert 0 < spec["ttlSecondsAfterFinished"] <= 3600
     assert spec["backoffLimit"] >= 1
+    assert yaml.safe_load(spec["runtimeEnvYAML"]) == {"env_vars": PATIENCE}  # as `submit` gives it
     command, *words = shlex.split(spec["entrypoint"])
     assert command == "run-or-resume"
     given = context("run", words).params
