@@ -73,7 +73,8 @@ class Measurement:
             wanted: names of metrics; what is not of a family of theirs is not measured.
         """
         x, y = self._attacked(samples)
-        families, found = {name.partition("/")[0] for name in wanted}, {}
+        families = {name.partition("/")[0] for name in wanted}
+        found: dict[str, float] = {}
         if "gradient_sparsity" in families:
             found |= self._sparsity(x, y)
         if "activity" in families:

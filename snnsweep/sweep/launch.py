@@ -200,7 +200,7 @@ class Sweep:
         """What a trial gets of the cluster; nothing has been written yet."""
         if self.checkpoints:
             check_checkpoints(self.checkpoints)
-            self._place_is_free()
+            self._place_is_free(self.checkpoints)
         local = local_folder(self.checkpoints) if self.checkpoints else self.storage
         if local:
             check_storage(local, "--checkpoints" if self.checkpoints else "--storage")
@@ -212,8 +212,8 @@ class Sweep:
         self.gpus = known
         self.side_by_side = slots(self.cpus, float(self.gpus), self.max_concurrent)
 
-    def _place_is_free(self) -> None:
-        check_vacant(self.folder, self.checkpoints)
+    def _place_is_free(self, checkpoints: str) -> None:
+        check_vacant(self.folder, checkpoints)
 
     @contextmanager
     def _own_folder(self) -> Iterator[None]:

@@ -160,7 +160,7 @@ class ResumedSweep(Sweep):
     def _rungs_are_met(self) -> None:
         """An older version may have begun it like this."""
 
-    def _place_is_free(self) -> None:
+    def _place_is_free(self, checkpoints: str) -> None:
         """Its own checkpoints lie there."""
 
     @contextmanager

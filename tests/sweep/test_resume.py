@@ -15,7 +15,7 @@ import pytest
 import ray
 
 from snnsweep import ResumedSweep, Sweep, load_results
-from snnsweep.errors import UserError
+from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.sweep.lock import alone_in
 from snnsweep.sweep.sync import bring_up_to_date
 
@@ -212,3 +212,35 @@ def test_what_a_resume_refuses(ended: Sweep, tmp_path: Path):
     (ended.folder / "sweep.json").write_text(facts)
     with pytest.raises(UserError, match="no sweep in"):
         ResumedSweep(tmp_path)
+
+
+SICK = (
+    "import pathlib, torch\nfrom snnsweep import neurons\n"
+    '@neurons.register("met")\nclass Met(neurons.get("lif")):\n'
+    '    """On a GPU that is ill, as long as the file is there."""\n'
+    "    def forward(self, x):\n"
+    '        if pathlib.Path("ILL").exists(): raise torch.AcceleratorError("CUDA error: uncorrectable ECC error")\n'
+    "        return super().forward(x)\n"
+    f"{FIXED}def space(trial):\n"
+    '    trial.suggest_float("neuron.v_threshold", 0.2, 1.0)\n'
+    '    return FIXED | ({"neuron.name": "met"} if trial.number == 0 else {})\n'
+)
+
+
+def test_a_trial_that_no_machine_brings_to_an_end_is_open_and_gone_on_with(tmp_path: Path):
+    ill = tmp_path / "ill"
+    ill.touch()
+    (tmp_path / "sick.py").write_text(SICK.replace("ILL", str(ill)))
+    given = {"storage": tmp_path / "sweeps", "name": "s", "sampler": "random", "max_concurrent": 1}
+    with pytest.raises(SnnSweepError, match=r"1 trial has no end, .*t0000: AcceleratorError: .*ECC.*snnsweep resume"):
+        Sweep(tmp_path / "sick.py", 2, **given).run()
+    folder = tmp_path / "sweeps" / "s"
+    rows = load_results(folder).set_index("trial_id")
+    assert rows["status"].to_dict() == {"t0000": "stopped", "t0001": "finished"}
+    assert rows.loc["t0000", "cause"] == "its machines failed"
+    assert [trial.state.name for trial in study_of(folder).trials] == ["RUNNING", "COMPLETE"]
+    ill.unlink()
+    whole = ResumedSweep(folder).run()
+    assert whole.status == "finished"
+    assert whole.results().set_index("trial_id")["status"].to_dict() == {"t0000": "finished", "t0001": "finished"}
+    assert {trial.state.name for trial in study_of(folder).trials} == {"COMPLETE"}
