@@ -28,7 +28,7 @@ from snnsweep.sweep.provenance import now, params, provenance, tags
 from snnsweep.sweep.samplers import SAMPLERS, check_sampler, seeded
 from snnsweep.sweep.sharing import arrays_of
 from snnsweep.sweep.space import SMOKE, Space
-from snnsweep.sweep.storage import check_checkpoints, check_storage, local_folder
+from snnsweep.sweep.storage import check_checkpoints, check_storage
 from snnsweep.sweep.study import open_study
 from snnsweep.tracking import address as address_book
 from snnsweep.tracking.mlflow import Tracker
@@ -168,19 +168,20 @@ class Sweep:
         self.asha: Asha | None = None
         if self.space.rungs:
             self.asha = self.space.rungs.asha(self._longest(), self.seed)
-            self._rungs_are_met()
+            if self.asha is None and not self.smoke:
+                self._without_rungs()
 
     def _longest(self) -> int:
         """Epochs that a trial trains, at most: of the sampled ones."""
         return max(config.train.epochs for config in self.probed)
 
-    def _rungs_are_met(self) -> None:
-        if self.space.rungs and self.asha is None and not self.smoke:
-            raise UserError(
-                f"{self.space.source}: RUNGS: the first rung is epoch {self.space.rungs.grace}, and of "
-                f"{len(self.probed)} sampled variants none trains longer than {self._longest()}: nobody would ever be "
-                "stopped; lower grace, raise train.epochs, or drop RUNGS"
-            )
+    def _without_rungs(self) -> None:
+        """No sampled variant meets one."""
+        raise UserError(
+            f"{self.space.source}: RUNGS: none of {len(self.probed)} sampled variants trains longer than "
+            f"{self._longest()} epochs, and so none is compared at a rung: nobody would ever be stopped; lower grace, "
+            "raise train.epochs, or drop RUNGS"
+        )
 
     def _numbers_fit(self) -> None:
         preflight.at_least(
@@ -201,9 +202,8 @@ class Sweep:
         if self.checkpoints:
             check_checkpoints(self.checkpoints)
             self._place_is_free(self.checkpoints)
-        local = local_folder(self.checkpoints) if self.checkpoints else self.storage
-        if local:
-            check_storage(local, "--checkpoints" if self.checkpoints else "--storage")
+        else:
+            check_storage(self.storage)
         self.sets = arrays_of(self.probed, self.data_dir)
         auto, known = isinstance(self.gpus, str), gpus_of_a_trial(None if isinstance(self.gpus, str) else self.gpus)
         if auto and known:

@@ -157,7 +157,7 @@ class ResumedSweep(Sweep):
         """As when the rungs were begun: which trial is in which bracket stays as it was, whatever the space is now."""
         return longest_of(self.folder / RUNGS) or super()._longest()
 
-    def _rungs_are_met(self) -> None:
+    def _without_rungs(self) -> None:
         """An older version may have begun it like this."""
 
     def _place_is_free(self, checkpoints: str) -> None:

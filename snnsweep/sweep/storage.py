@@ -109,13 +109,13 @@ def local_folder(uri: str) -> Path | None:
 
 
 def check_checkpoints(uri: str) -> None:
-    """Writes a marker to where checkpoints shall go, and removes it again.
+    """Writes a marker to where checkpoints shall go, and removes it again. A folder is held to what `--storage` is.
 
     Args:
         uri: `s3://bucket/path`, `gs://bucket/path` or `file:///path`.
 
     Raises:
-        UserError: it cannot be written to from here; the reason in one line.
+        UserError: it cannot be written to from here; the reason in one line. Or not every host sees the folder.
     """
     problems: list[str] = [f"no answer in {BUCKET_S} s"]
     attempt = Thread(target=_try, args=(uri, problems), daemon=True)  # there is no other way to give up on pyarrow
@@ -127,6 +127,8 @@ def check_checkpoints(uri: str) -> None:
             "file:///path, of a bucket or folder that this host and the workers may write to (credentials come from "
             "the environment, as the platform's own tools take them)"
         )
+    if folder := local_folder(uri):
+        check_storage(folder, "--checkpoints")
 
 
 def _try(uri: str, problems: list[str]) -> None:

@@ -252,8 +252,8 @@ def test_checkpoints_in_a_folder(tmp_path: Path) -> None:
 def test_a_folder_that_is_given_as_a_uri_is_held_to_what_is_asked_of_a_folder() -> None:
     given = ("/a/b", "file:///a/b", "s3://bucket/a", "gs://bucket/a")
     assert [local_folder(uri) for uri in given] == [Path("/a/b"), Path("/a/b"), None, None]
-    with pytest.raises(UserError, match=r"^--checkpoints /proc/self/cwd/new: not every host .* does not see it"):
-        check_storage(OWN / "new", "--checkpoints")
+    with pytest.raises(UserError, match=r"^--checkpoints /proc/self/cwd: not every host .* does not see it"):
+        check_checkpoints("file:///proc/self/cwd")
 
 
 @pytest.mark.parametrize(
