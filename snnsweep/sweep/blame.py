@@ -8,7 +8,7 @@ from pyarrow import ArrowException
 from ray.exceptions import RayError
 from torch import AcceleratorError, OutOfMemoryError
 
-from snnsweep.errors import SnnSweepError
+from snnsweep.errors import MissingData, SnnSweepError
 
 OWN = "device-side assert"  # of a kernel that checks what it is given, such as an index: what the trial's code gives it
 
@@ -27,11 +27,12 @@ def is_the_machines(error: BaseException) -> bool:
     """Of what is raised while a trial builds, trains and attacks, with parts that the user's space may have brought.
 
     Torch's errors about a GPU are the machine's (broken memory, a lost device, an illegal access), but for lacking
-    memory. After one of them its process cannot use the GPU any more.
+    memory. After one of them its process cannot use the GPU any more. A data set that is not where it should be is no
+    fault of who was to learn it.
     """
     if isinstance(error, AcceleratorError):
         return OWN not in str(error) and not ran_out_of_memory(error)
-    return isinstance(error, RayError | MachineFault)
+    return isinstance(error, RayError | MachineFault | MissingData)
 
 
 def is_no_end(error: BaseException | None) -> bool:

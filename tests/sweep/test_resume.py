@@ -16,6 +16,7 @@ import ray
 
 from snnsweep import ResumedSweep, Sweep, load_results
 from snnsweep.errors import SnnSweepError, UserError
+from snnsweep.sweep import tries, tuning
 from snnsweep.sweep.lock import alone_in
 from snnsweep.sweep.sync import bring_up_to_date
 
@@ -227,7 +228,11 @@ SICK = (
 )
 
 
-def test_a_trial_that_no_machine_brings_to_an_end_is_open_and_gone_on_with(tmp_path: Path):
+def test_a_trial_that_no_machine_brings_to_an_end_is_open_and_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for module in (tries, tuning):
+        monkeypatch.setattr(module, "LOST_WORKERS", 1)  # each try is a process, which takes seconds to start
     ill = tmp_path / "ill"
     ill.touch()
     (tmp_path / "sick.py").write_text(SICK.replace("ILL", str(ill)))

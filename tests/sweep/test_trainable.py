@@ -7,7 +7,7 @@ import torch
 from ray.exceptions import RayError
 
 from snnsweep.config import TrialConfig
-from snnsweep.errors import SnnSweepError
+from snnsweep.errors import MissingData, SnnSweepError
 from snnsweep.result import Result
 from snnsweep.sweep import trainable
 from snnsweep.sweep.blame import MachineFault, is_no_end, is_the_machines
@@ -271,7 +271,7 @@ def test_whose_fault_an_error_is():
         torch.AcceleratorError("CUDA error: unspecified"),
         torch.AcceleratorError("CUDA error: out of memory"),
     )
-    for error in (ill, MachineFault("its bucket"), RayError("lost")):
+    for error in (ill, MachineFault("its bucket"), MissingData("no cifar10"), RayError("lost")):
         assert is_the_machines(error)
         assert is_no_end(error)
     for error in (lacking, torch.OutOfMemoryError("full"), OSError("no such file"), ValueError("mine"), SystemExit(1)):
