@@ -359,3 +359,23 @@ def test_a_reused_process_gives_its_memory_back_before_it_builds(monkeypatch: py
     monkeypatch.setattr(trainable, "_free", lambda: held.append(used.evaluation))
     used.reset_config({"number": 1, "flat": FLAT})
     assert held == [None]
+
+
+def test_a_space_that_changed_on_the_way_is_said(tmp_path: Path):
+    """The trial goes on from its checkpoint, under the text that there is now; one that had ended did so before."""
+    begun = trial(FLAT)
+    begun.step()
+    begun.save_checkpoint(str(tmp_path))
+    changed = Space("mine.py", SPACE.text + "  # another text")
+    again = trial(FLAT, changed)
+    again.load_checkpoint(str(tmp_path))
+    again.step()
+    ended = again.step()
+    assert ended["text"] == changed.sha256
+    assert "trained under 2 texts" in Result.model_validate_json(ended["result"]).warnings[-1]
+
+    again.save_checkpoint(str(tmp_path))
+    last = trial(FLAT, Space("mine.py", SPACE.text + "  # a third"))
+    last.load_checkpoint(str(tmp_path))
+    reported = last.step()
+    assert (reported["text"], reported["result"]) == (changed.sha256, ended["result"])
