@@ -78,7 +78,11 @@ def used_up(recorder: Recorder, folder: Path, number: int, error: Exception) -> 
     recorder.on_trial_error(0, [trial], trial)
 
 
-ILL = RayTaskError("step", "...", torch.AcceleratorError("CUDA error: uncorrectable ECC error"), ip="10.0.0.7")
+ILL = RayTaskError(
+    "step",
+    "ray::SweepTrial.train() (pid=7, ip=10.0.0.7)",
+    torch.AcceleratorError("CUDA error: uncorrectable ECC error"),
+).as_instanceof_cause()  # as Ray hands it on
 
 
 def test_a_sick_machine_leaves_its_trials_open_and_ends_the_sweep_before_it_has_met_them_all(tmp_path: Path) -> None:
