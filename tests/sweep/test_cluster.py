@@ -21,7 +21,7 @@ from snnsweep.errors import UserError
 from snnsweep.sweep import nodes, storage
 from snnsweep.sweep.cluster import gpus_of_a_trial, slots
 from snnsweep.sweep.nodes import Growth, Kind
-from snnsweep.sweep.storage import check_checkpoints, check_storage, local_folder
+from snnsweep.sweep.storage import check_checkpoints, check_storage
 
 
 @pytest.fixture(scope="module")
@@ -247,13 +247,6 @@ def test_where_hosts_may_come_the_file_system_decides(
 def test_checkpoints_in_a_folder(tmp_path: Path) -> None:
     check_checkpoints(f"file://{tmp_path}/new")
     assert [file.name for file in tmp_path.rglob("*")] == ["new"]
-
-
-def test_a_folder_that_is_given_as_a_uri_is_held_to_what_is_asked_of_a_folder() -> None:
-    given = ("/a/b", "file:///a/b", "s3://bucket/a", "gs://bucket/a")
-    assert [local_folder(uri) for uri in given] == [Path("/a/b"), Path("/a/b"), None, None]
-    with pytest.raises(UserError, match=r"^--checkpoints /proc/self/cwd: not every host .* does not see it"):
-        check_checkpoints("file:///proc/self/cwd")
 
 
 @pytest.mark.parametrize(
