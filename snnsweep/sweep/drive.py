@@ -149,8 +149,13 @@ class Drive:
             **search,
         )
         # When all is over Ray reads its trials' errors back, which nobody asks it for, and a full disk may have cut.
-        with suppress(EOFError, UnpicklingError):
-            run.fit()
+        try:
+            with suppress(EOFError, UnpicklingError):
+                run.fit()
+        except RuntimeError as error:  # how Tune tells of a process that Ray ended for the memory that it took
+            if isinstance(error.__cause__, RayError):
+                raise error.__cause__ from None
+            raise
 
     def close(self, facts: Mapping[str, Any]) -> int:
         """The front to parquet and MLflow, from the rows on disk: one source for what everybody shows.
