@@ -57,7 +57,7 @@ class Recorder(tune.Callback):
         ender: Ender,
         asha: Asha | None,
         epochs: Mapping[str, int],
-        text: str,
+        text: str = "",
     ):
         self.store, self.teller, self.spool, self.progress, self.listener = store, teller, spool, progress, listener
         self.place, self.ender, self.asha, self.epochs, self.text = place, ender, asha, epochs, text
@@ -106,7 +106,7 @@ class Recorder(tune.Callback):
         if name in self._ended:
             return
         if "result" in result:
-            self._end(trial, Result.model_validate_json(result["result"]), result["traceback"], result["text"])
+            self._end(trial, Result.model_validate_json(result["result"]), result["traceback"], result.get("text", ""))
         elif "metrics" in result:
             self.progress.running[name] = result["epoch"]
             if found := _of_rung(result["metrics"]):
