@@ -35,8 +35,8 @@ def test_driver_and_workers_are_killed_and_files_are_damaged(scene: Scene) -> No
     assert scene.until(lambda: len(scene.lines()) >= 2)
     scene.kill_driver()
     before = kept(scene)
-    faults.ray_state_cut(scene, rng)
-    faults.all_damaged(scene, rng)
+    for damage in (faults.ray_state_cut, faults.study_cut, faults.parquet_broken, faults.checkpoint_cut):
+        damage(scene, rng)
     scene.resume()
     assert scene.until(lambda: scene.starts == 2)
     code, said = scene.call("resume", str(scene.folder))
