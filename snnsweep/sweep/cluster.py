@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -20,6 +21,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 PATIENCE_S = 5
+STARTS = 3  # times that Ray is started on this machine, where it runs out of time
 TOKEN = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
 
@@ -57,24 +59,46 @@ def _start(address: str | None) -> None:
             "submit`, or run it on the head with --address auto"
         )
     had_token = TOKEN.exists()
-    try:
-        _knock(address)
-        ray.init(
-            address=address or "local",
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        if address is None:
-            raise SnnSweepError(f"Ray does not start on this machine: {reason}") from error
-        raise UserError(
-            f"--address {address}: no Ray cluster answers ({reason}); start one with `ray start --head`, set "
-            "RAY_AUTH_MODE=token here too where it asks for a token, or leave --address out to use this machine alone"
-        ) from None
+    if not address:
+        start_here(logging_level=logging.ERROR)
+    else:
+        _join(address)
     if TOKEN.exists() and not had_token:
         TOKEN.chmod(0o600)
+
+
+def start_here(**settings: Any) -> None:
+    """A cluster of this machine alone. Ray gives its own servers half a minute, which is little on a busy one.
+
+    Args:
+        settings: further ones of `ray.init`.
+
+    Raises:
+        SnnSweepError: Ray does not start.
+    """
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(address="local", include_dashboard=False, log_to_driver=False, **settings)
+            return
+        except Exception as error:  # Ray raises just that where it ran out of time
+            ray.shutdown()
+            if type(error) is not Exception or not left:
+                raise SnnSweepError(f"Ray does not start on this machine: {_reason(error)}") from error
+
+
+def _join(address: str) -> None:
+    try:
+        _knock(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--address {address}: no Ray cluster answers ({_reason(error)}); start one with `ray start --head`, set "
+            "RAY_AUTH_MODE=token here too where it asks for a token, or leave --address out to use this machine alone"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _knock(address: str | None) -> None:

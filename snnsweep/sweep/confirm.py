@@ -28,6 +28,7 @@ from snnsweep.sweep.signals import ending_on_signal
 from snnsweep.sweep.space import MODULE, Space, space_then, text_of
 from snnsweep.sweep.storage import check_storage
 from snnsweep.sweep.trials import flat_of
+from snnsweep.sweep.tries import every_loss_is_a_death
 from snnsweep.sweep.tuning import tuner
 
 FOLDER, FACTS, WHOLE = "confirm", "confirm.json", "front"
@@ -253,7 +254,7 @@ class Confirmation:
                 param_space={"pair": tune.grid_search(todo)},
             )
             try:
-                with ending_on_signal(self._interrupt):
+                with ending_on_signal(self._interrupt), every_loss_is_a_death():
                     run.fit()
             finally:
                 keeper.rows.flush()

@@ -34,6 +34,7 @@ from snnsweep.sweep.signals import ending_on_signal
 from snnsweep.sweep.space import Space
 from snnsweep.sweep.study import running
 from snnsweep.sweep.trainable import SweepTrial
+from snnsweep.sweep.tries import every_loss_is_a_death
 from snnsweep.sweep.tuning import LOST_WORKERS, Ender, trial_name, tuner
 from snnsweep.sweep.watch import Recorder
 from snnsweep.tracking.spool import Spool
@@ -151,7 +152,7 @@ class Drive:
             **search,
         )
         # When all is over Ray reads its trials' errors back, which nobody asks it for, and a full disk may have cut.
-        with suppress(EOFError, UnpicklingError):
+        with every_loss_is_a_death(), suppress(EOFError, UnpicklingError):
             run.fit()
 
     def close(self, facts: Mapping[str, Any]) -> int:

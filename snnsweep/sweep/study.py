@@ -81,7 +81,7 @@ def open_study(
     objectives: Mapping[str, Direction],
     sampler: Callable[[int], BaseSampler],
     url: str | None = None,
-    fresh: bool = False,
+    fresh: bool | None = None,
 ) -> optuna.Study:
     """The sweep's study, begun where there is none.
 
@@ -90,15 +90,18 @@ def open_study(
         sampler: makes one from the number of trials that the study holds; see `samplers.seeded`.
         url: a database (`sqlite:///`, `postgresql://`, `mysql://`) or `journal:///PATH`; by default a journal file in
             the folder. `optuna-dashboard` opens all of them.
-        fresh: refuse a study that has trials.
+        fresh: True refuses a study that has trials, False one that is yet to be begun.
 
     Raises:
-        UserError: the study cannot be opened, has other objectives, or, where `fresh`, has trials.
+        UserError: the study cannot be opened, has other objectives, or is not as `fresh` says.
     """
     place = _place(folder, url)
     try:
         storage = _storage(folder, url)
-        if name not in optuna.study.get_all_study_names(storage):
+        if name not in (there := optuna.study.get_all_study_names(storage)):
+            if fresh is False:
+                others = f" but {', '.join(map(repr, there))}" if there else ""
+                raise UserError(f"{place} holds no study {name!r}{others}; restore the sweep's own")
             optuna.create_study(storage=storage, study_name=name, directions=list(objectives.values()))
         study = optuna.load_study(storage=storage, study_name=name)
         trials = len(study.get_trials(deepcopy=False))

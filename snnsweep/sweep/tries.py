@@ -6,16 +6,23 @@ told twice of the one death, takes the second for the trial's end, and does not 
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from unittest.mock import patch
 from uuid import uuid4
 
 from ray import cloudpickle
-from ray.exceptions import RayActorError
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 
 from snnsweep.sweep.tuning import LOST_WORKERS, trial_name
+
+LOW_MEMORY = "running low on memory"  # in the error of a process that Ray ended
 
 
 class Tries:
@@ -39,11 +46,28 @@ class Tries:
         return len(self._lost[trial_name(trial)]) <= LOST_WORKERS
 
 
+@contextmanager
+def every_loss_is_a_death() -> Iterator[None]:
+    """Inside, Tune takes it as the death of one process when Ray ends one that takes too much memory, or loses what it
+    said. Tune itself ends the whole run then, with a RuntimeError: it knows a RayActorError alone.
+    """
+    told = RayActorManager._actor_task_failed
+
+    def failed(self: RayActorManager, task: TrackedActorTask, error: Exception) -> None:
+        if isinstance(error, RayError) and not isinstance(error, RayActorError | RayTaskError):
+            error = RayActorError(error_msg=str(error))
+        told(self, task, error)
+
+    with patch.object(RayActorManager, "_actor_task_failed", failed):
+        yield
+
+
 def cause_of(trial: Trial) -> str:
     """The last line of the error that ended a trial: `ValueError: ...`."""
     inner = error_of(trial)
     if inner is None or (isinstance(inner, RayActorError) and not inner.actor_init_failed):
-        return "the trial's process was lost"
+        for_memory = ": the node ran low on memory, and Ray ended it" if LOW_MEMORY in str(inner) else ""
+        return f"the trial's process was lost{for_memory}"
     return f"{type(inner).__name__}: {inner}".strip().splitlines()[-1]
 
 

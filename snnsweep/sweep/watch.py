@@ -61,7 +61,7 @@ class Recorder(tune.Callback):
         ender: Ender,
         asha: Asha | None,
         epochs: Mapping[str, int],
-        text: str,
+        text: str = "",
     ):
         self.store, self.teller, self.spool, self.progress, self.listener = store, teller, spool, progress, listener
         self.place, self.ender, self.asha, self.epochs, self.text = place, ender, asha, epochs, text
@@ -113,7 +113,7 @@ class Recorder(tune.Callback):
         if "result" in result:
             if self.asha and name in self.asha.stopped:  # before a crash; it has gone on to its end since
                 return  # `on_trial_complete` has its row
-            self._end(trial, Result.model_validate_json(result["result"]), result["traceback"], result["text"])
+            self._end(trial, Result.model_validate_json(result["result"]), result["traceback"], result.get("text", ""))
         elif "metrics" in result:
             self.progress.running[name] = result["epoch"]
             if found := _of_rung(result["metrics"]):

@@ -132,6 +132,11 @@ def parquet_broken(scene: Scene, rng: Random) -> None:
         path.write_bytes(content)
 
 
+def all_damaged(scene: Scene, rng: Random) -> None:
+    for damage in (ray_state_gone, checkpoint_cut, study_cut, parquet_broken):
+        damage(scene, rng)
+
+
 ENDS: dict[str, Callable[[Scene, Random], None]] = {
     "driver killed": driver_killed,
     "machine killed": machine_killed,
@@ -143,6 +148,7 @@ ENDS: dict[str, Callable[[Scene, Random], None]] = {
     "checkpoint cut": checkpoint_cut,
     "study's last line cut": study_cut,
     "results.parquet broken": parquet_broken,
+    "the last four at once": all_damaged,
 }
 
 

@@ -23,6 +23,7 @@ from snnsweep.result import Direction
 from snnsweep.results.front import non_dominated
 from snnsweep.sweep.asha import Asha, Fronts, crowding, epsilon_net
 from snnsweep.sweep.brackets import Brackets, rungs
+from snnsweep.sweep.cluster import start_here
 from snnsweep.sweep.scheduler import RUNGS, RungScheduler
 
 Costs = Sequence[float]
@@ -516,7 +517,7 @@ class Witness(tune.Callback):
 
 @pytest.fixture
 def cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    start_here(num_cpus=2)
     yield
     ray.shutdown()
 

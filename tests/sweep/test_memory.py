@@ -15,6 +15,7 @@ from snnsweep import evaluate
 from snnsweep.config import TrialConfig
 from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.sweep import memory
+from snnsweep.sweep.cluster import start_here
 from snnsweep.sweep.memory import assigned_device, confine, exercise, largest, measured_share, reached, share
 from snnsweep.sweep.nodes import Kind
 from snnsweep.sweep.space import Space
@@ -203,7 +204,7 @@ def test_a_gpu_that_torch_sees(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def one_gpu() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    start_here(num_cpus=2, num_gpus=1)
     yield
     ray.shutdown()
 

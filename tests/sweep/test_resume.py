@@ -18,6 +18,7 @@ import ray
 from snnsweep import ResumedSweep, Sweep, load_results
 from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.sweep import tries, tuning
+from snnsweep.sweep.cluster import start_here
 from snnsweep.sweep.lock import alone_in
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.sync import bring_up_to_date
@@ -35,7 +36,7 @@ RUNGS = 'RUNGS = {"grace": 1, "eta": 2, "samples": 12}\n'
 
 @pytest.fixture(scope="module", autouse=True)
 def one_cluster():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    start_here(num_cpus=2)
     yield
     ray.shutdown()
 

@@ -21,6 +21,7 @@ from snnsweep.config import DEFAULTS
 from snnsweep.results.front import front
 from snnsweep.results.store import load_front
 from snnsweep.sweep import tuning
+from snnsweep.sweep.cluster import start_here
 from snnsweep.sweep.watch import Progress
 
 TINY = """
@@ -56,7 +57,7 @@ PLAIN = (
 @pytest.fixture(scope="module", autouse=True)
 def one_cluster():
     """One local cluster for the whole file: starting one takes ten seconds."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    start_here(num_cpus=2)
     yield
     ray.shutdown()
 

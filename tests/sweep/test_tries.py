@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 from ray import cloudpickle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
 from snnsweep.errors import SnnSweepError
 from snnsweep.results.store import Store
@@ -15,7 +16,7 @@ from snnsweep.sweep import drive
 from snnsweep.sweep.drive import Drive
 from snnsweep.sweep.ledger import has_ended
 from snnsweep.sweep.progress import Progress
-from snnsweep.sweep.tries import cause_of
+from snnsweep.sweep.tries import cause_of, every_loss_is_a_death
 from snnsweep.sweep.tuning import LOST_WORKERS, Ender, trial_name
 from snnsweep.sweep.watch import Recorder
 
@@ -133,3 +134,22 @@ def test_rounds_in_which_nothing_ends_have_an_end(monkeypatch: pytest.MonkeyPatc
     recorder.lost, progress.done = None, 0
     sweep._rounds([3], recorder)
     assert asked == [(6, [3])]
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("the node running low on memory"), NodeDiedError("gone")])
+def test_a_process_that_ray_ended_is_one_death_and_not_the_end(error: Exception, tmp_path: Path) -> None:
+    """Tune itself raises a RuntimeError, which ends the sweep."""
+    told: list[Exception] = []
+    actor = SimpleNamespace(actor_id=1, _on_error=lambda _, error: told.append(error))
+    task = SimpleNamespace(_tracked_actor=actor, _on_error=lambda _, error: told.append(error))
+    manager: Any = SimpleNamespace(_failed_actor_ids=set(), _cleanup_actor=lambda tracked_actor: None)
+    with every_loss_is_a_death():
+        RayActorManager._actor_task_failed(manager, task, error)
+    assert [type(one) for one in told] == [RayActorError] * 2  # of the process, and of what it was doing
+    with pytest.raises(RuntimeError):
+        RayActorManager._actor_task_failed(manager, task, error)
+
+    trial = Trial(tmp_path / "error")
+    Path(trial.pickled_error_file).write_bytes(cloudpickle.dumps(told[0]))
+    assert cause_of(trial).startswith("the trial's process was lost")
+    assert ("low on memory" in cause_of(trial)) == isinstance(error, OutOfMemoryError)
