@@ -93,7 +93,7 @@ def trained(config: TrialConfig) -> Trial:
             metrics = trial.epoch()
             if (epoch := trial.trainer.epochs_done) in rungs:
                 looked = clock()
-                found = trial.light(ASKED.suite, ASKED.samples) | {"clean_accuracy": metrics["clean_accuracy"]}
+                found = trial.light(ASKED.suite, ASKED.samples, ALL) | {"clean_accuracy": metrics["clean_accuracy"]}
                 looks[str(epoch)] = {name: found.get(name) for name in ALL}
                 looking += clock() - looked
         ended = clock()

@@ -33,7 +33,7 @@ class StubTrial(tune.Trainable):
     """Reports the template's epochs, then a result. Its checkpoints hold a few bytes."""
 
     def setup(  # type: ignore[override]  # tune.with_parameters binds all but the config
-        self, config: dict[str, Any], template: dict[str, Any], space: Any, place: str, rungs: tuple[int, ...]
+        self, config: dict[str, Any], template: dict[str, Any], space: Any, place: str, rungs: Any
     ) -> None:
         """`space`, `place` and `rungs` are what the driver gives to every trial; only `template` is looked at."""
         self.template, self.asked, self.epoch = template, config, 0

@@ -13,8 +13,28 @@ from snnsweep.errors import SnnSweepError, nearest
 FAILED_TRIALS, INTERRUPTED = 3, 130
 
 
+class Command(click.Command):
+    """Tells of every option whose value cannot be read, where click tells of the first."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        mistakes = []
+        for param in self.get_params(ctx):
+            try:
+                if not param.is_eager:
+                    param.handle_parse_result(ctx, given, [])
+            except click.BadParameter as error:
+                mistakes.append(error.format_message())
+        ctx.params.clear()
+        if len(mistakes) > 1 and not ctx.resilient_parsing and "--help" not in args:
+            raise click.UsageError("\n".join(mistakes), ctx)
+        return super().parse_args(ctx, args)
+
+
 class Commands(click.Group):
     """Names the nearest command, and ends on our own errors with their text and exit code."""
+
+    command_class = Command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from snnsweep.cli_options import FAILED_TRIALS, INTERRUPTED, folder_of, options, show_front
+from snnsweep.cli_options import FAILED_TRIALS, INTERRUPTED, Command, folder_of, options, show_front
 
 if TYPE_CHECKING:
     from snnsweep.sweep.launch import Sweep
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("space")
 @options("trials", "seed", "sampler", "warm-start", "name", "storage", "checkpoints", "optuna-storage", "tracking-uri")
 @options("data-dir", "address", "cpus-per-trial", "gpus-per-trial", "max-concurrent", "time-budget", "smoke", "json")
@@ -26,7 +26,7 @@ def run(as_json: bool, **settings: Any) -> None:
     _ended(sweep, as_json)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("sweep")
 @click.option("--trials", type=click.IntRange(1), help="How many in all; by default as many as it was begun with.")
 @click.option("--retry-failed", is_flag=True, help="Choose the variants that failed once more, as further trials.")
@@ -63,7 +63,7 @@ def _ended(sweep: "Sweep", as_json: bool) -> None:
         sys.exit(FAILED_TRIALS)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("sweep")
 @options("tracking-uri", "storage")
 def sync(sweep: str, storage: Path, tracking_uri: str | None) -> None:

@@ -1,7 +1,7 @@
 """One trial from start to end: build, train, attack, measure. Ray, Optuna and MLflow only wrap this."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Evaluation:
 
     Attributes:
         history: one dict of metrics for each epoch trained.
+        notes: of the driver's, on how it came about; among the result's warnings.
     """
 
     def __init__(self, config: TrialConfig, data_dir: Path | str | None = None, parts: int = 1):
@@ -63,6 +64,7 @@ class Evaluation:
         self.trainer = Trainer(self.model, config, self.data.train)
         self._divide(parts)
         self.history: list[dict[str, float]] = []
+        self.notes: list[str] = []
 
     @property
     def trained(self) -> bool:
@@ -81,10 +83,10 @@ class Evaluation:
         self.history.append(metrics)
         return metrics
 
-    def light(self, suite: str, samples: int) -> dict[str, float]:
+    def light(self, suite: str, samples: int, wanted: Iterable[str]) -> dict[str, float]:
         """`Measurement.light`; the training goes on as if it had not been."""
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            return self.measurement.light(suite, samples)
+            return self.measurement.light(suite, samples, wanted)
 
     def _divide(self, parts: int) -> None:
         self.trainer.parts = parts
@@ -121,14 +123,14 @@ class Evaluation:
     def _warnings(self) -> list[str]:
         parts = self.trainer.parts
         said = f"memory ran out: each batch went through in {parts} parts, of which batch norm saw one at a time"
-        return [said] if parts > 1 else []
+        return [*self.notes, *([said] if parts > 1 else [])]
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and strings only, so that `torch.load(weights_only=True)` reads it."""
         state = {"trainer": self.trainer.state_dict(), "history": self.history, "torch_rng": torch.get_rng_state()}
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        return state | {"parts": self.trainer.parts}
+        return state | {"parts": self.trainer.parts, "notes": self.notes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.trainer.load_state_dict(state["trainer"])
@@ -137,6 +139,7 @@ class Evaluation:
         if self.device.type == "cuda" and "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
         self._divide(max(self.trainer.parts, state["parts"]))
+        self.notes = list(state.get("notes", ()))
 
 
 def device_of(name: str) -> torch.device:

@@ -1,7 +1,7 @@
 """A trained model, attacked and measured on the validation split; the test split stays untouched."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -63,16 +63,24 @@ class Measurement:
             answers = [predict(self.model, split.images(part), self.model.random) for part in parts]
         return torch.cat(answers) == split.y
 
-    def light(self, suite: str, samples: int) -> dict[str, float]:
+    def light(self, suite: str, samples: int, wanted: Iterable[str]) -> dict[str, float]:
         """Robustness under another suite on a few samples, sparsity and activity: a look at a model that still trains.
 
         Neither audited nor warned of. Where more than 1 % of the samples have no gradient under any rule that attacks,
         nothing was attacked there, and no robust accuracy is given.
+
+        Args:
+            wanted: names of metrics; what is not of a family of theirs is not measured.
         """
         x, y = self._attacked(samples)
+        families = {name.partition("/")[0] for name in wanted}
+        found: dict[str, float] = {}
+        if "gradient_sparsity" in families:
+            found |= self._sparsity(x, y)
+        if "activity" in families:
+            found |= activity.measure(self.model, x, self.batch)
         attacks, threat = suites.get(suite)(), Threat.of(self.config.threat)
-        found = self._sparsity(x, y) | activity.measure(self.model, x, self.batch)
-        if self.without_direction(x, y, attacks.rules(self.model)) <= VANISHED:
+        if "robust_accuracy" in families and self.without_direction(x, y, attacks.rules(self.model)) <= VANISHED:
             outcome = suites.run(self.model, x, y, attacks, threat, self.config.seed, self.batch, self.sources)
             found |= _robustness(outcome)
         return found

@@ -87,6 +87,10 @@ def test_a_bad_space_ends_with_2_and_writes_nothing(command: str, text: str, her
         (["run", "tiny.py", "--trails", "3"], ["--trials"]),
         (["run", "tiny.py", "--trials", "0"], ["--trials", "x>=1"]),
         (["run", "tiny.py", "--trials", "x"], ["'x'"]),
+        (
+            ["run", "--trials", "0", "--seed", "-1", "--gpus-per-trial", "many", "--name", "fine"],
+            ["'--trials': 0", "'--seed': -1", "'many' is neither", "Missing argument 'SPACE'"],
+        ),
         (["run", "tiny.py", "--sampler", "tpee"], ["did you mean tpe?"]),
         (["run", "tiny.py", "--name", "a/b"], ["--name"]),
         (["run", "tiny.py", "--name", "n" * 300], ["--name"]),

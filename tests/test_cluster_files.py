@@ -13,6 +13,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from snnsweep.cli import main
+from snnsweep.sweep.submit import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 LAUNCHED = ("cluster.yaml", "deploy/gcp.yaml")
@@ -292,6 +294,7 @@ def test_the_ray_job_ends_its_cluster_and_goes_on_after_a_fault():
     assert spec["shutdownAfterJobFinishes"] is True
     assert 0 < spec["ttlSecondsAfterFinished"] <= 3600
     assert spec["backoffLimit"] >= 1
+    assert yaml.safe_load(spec["runtimeEnvYAML"]) == {"env_vars": PATIENCE}  # as `submit` gives it
     command, *words = shlex.split(spec["entrypoint"])
     assert command == "run-or-resume"
     given = context("run", words).params
@@ -374,15 +377,18 @@ def test_aws_takes_five_commands():
     )
 
 
+PATIENCE_S = 600  # for whatever takes seconds on an idle machine
 SHIMS = {
     "scontrol": '[ "$1 $2" = "show hostnames" ] && tr , "\\n" <<< "$3"',
     # Each node is this machine, so that what is told to run there runs here.
-    "srun": 'while [[ $1 == --* ]]; do case $1 in --nodelist=*) echo "${1#*=}" >> nodes;; esac; shift; done; exec "$@"',
+    "srun": 'echo "$SRUN_CPUS_PER_TASK" >> cpus; while [[ $1 == --* ]]; do '
+    'case $1 in --nodelist=*) echo "${1#*=}" >> nodes;; esac; shift; done; exec "$@"',
     "hostname": "echo 127.0.0.1 10.9.9.9",
 }
 FAKE_RAY = (
     'echo "$RAY_AUTH_MODE $(cat $RAY_AUTH_TOKEN_PATH) $*" >> ray; case $1 in '
-    'status) for node in $(seq "$(grep -c " start " ray)"); do echo " 1 node_$node"; done;; start) exec sleep 60;; esac'
+    'status) for node in $(seq "$(grep -c " start " ray)"); do echo " 1 node_$node"; done;; '
+    "start) exec sleep 3600;; esac"
 )
 
 
@@ -400,7 +406,7 @@ def slurm(tmp_path: Path) -> Callable[..., "subprocess.Popen[str]"]:
         places = [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         environment |= {"PATH": ":".join(places), "SLURM_JOB_ID": str(job), "SLURM_JOB_NODELIST": "n1,n2"}
-        environment |= {"SLURM_CPUS_PER_TASK": "1", "SNNSWEEP_PATIENCE_S": "90"}
+        environment |= {"SLURM_CPUS_PER_TASK": "1", "SNNSWEEP_PATIENCE_S": str(PATIENCE_S)}
         command = ["bash", str(ROOT / "deploy" / "slurm.sbatch"), *words]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True)
@@ -422,8 +428,8 @@ def test_slurm_runs_a_sweep_or_goes_on_with_it(begun: bool, slurm: Any, tmp_path
         (tmp_path / "sweeps" / "mine").mkdir(parents=True)
         (tmp_path / "sweeps" / "mine" / "sweep.json").write_text("{}")
     batch = slurm(*SWEEP, job=3, ray=FAKE_RAY, snnsweep='echo "$@"; exit 3')
-    out, err = batch.communicate(timeout=60)
-    assert batch.returncode == 3, err
+    out, err = batch.communicate(timeout=PATIENCE_S)
+    assert batch.returncode == 0, err
     at = "--address 127.0.0.1:20003"
     assert out.strip() == (f"resume sweeps/mine {at}" if begun else f"run {' '.join(SWEEP)} {at}")
     starts = [line.split() for line in (tmp_path / "ray").read_text().splitlines() if " start " in line]
@@ -432,12 +438,13 @@ def test_slurm_runs_a_sweep_or_goes_on_with_it(begun: bool, slurm: Any, tmp_path
     assert len({words[1] for words in starts}) == 1
     assert sum("--head" in words for words in starts) == 1
     assert sorted((tmp_path / "nodes").read_text().split()) == ["n1", "n1", "n2"]
+    assert (tmp_path / "cpus").read_text().split() == ["1"] * 3  # srun does not take the job's by itself
     assert not list(tmp_path.glob(".ray_token_*"))
 
 
 def test_slurm_ends_when_a_node_does_not_start(slurm: Any, tmp_path: Path):
     batch = slurm(*SWEEP, job=4, ray='[ "$1" = status ] || { echo "no port" >&2; exit 1; }', snnsweep="echo ran")
-    out, err = batch.communicate(timeout=60)
+    out, err = batch.communicate(timeout=PATIENCE_S)
     assert (batch.returncode, out) == (1, "")
     assert "no port" in err
     assert "a ray start ended" in err
@@ -449,9 +456,34 @@ def test_slurm_hands_its_signal_on_and_waits_for_the_snapshot(slurm: Any, tmp_pa
     batch = slurm(*SWEEP, job=5, ray=FAKE_RAY, snnsweep=driver)
     until((tmp_path / "up").exists)
     batch.send_signal(signal.SIGTERM)
-    batch.communicate(timeout=60)
+    batch.communicate(timeout=PATIENCE_S)
     assert batch.returncode == 130
     assert (tmp_path / "snapshot").exists()
+
+
+def test_what_a_sweep_does_not_keep_goes_on_to_its_resume(tmp_path: Path):
+    (tmp_path / "sweeps" / "mine").mkdir(parents=True)
+    (tmp_path / "sweeps" / "mine" / "sweep.json").write_text("{}")
+    (tmp_path / "snnsweep").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "snnsweep").chmod(0o755)
+    passed = ["--time-budget", "3600", "--tracking-uri=http://me:my secret@host", "--optuna-storage", "mysql://a"]
+    command = [str(ROOT / "deploy" / "run-or-resume"), *SWEEP, "--trials", "9", *passed, "--address", "auto"]
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    run = partial(subprocess.run, command, cwd=tmp_path, env=os.environ | {"PATH": path}, check=True, text=True)
+    said = run(capture_output=True).stdout.splitlines()
+    assert said == ["resume", "sweeps/mine", "--address", "auto", *passed]
+    assert context("resume", said[1:]).params["time_budget"] == 3600
+
+
+@pytest.mark.parametrize(("code", "then"), [(0, 0), (1, 1), (2, 2), (3, 0), (130, 130)])
+def test_what_is_over_is_not_started_again(code: int, then: int, tmp_path: Path):
+    """A RayJob begins anew where this is not 0, and a finished sweep has nothing left to do."""
+    (tmp_path / "snnsweep").write_text(f"#!/bin/bash\nexit {code}\n")
+    (tmp_path / "snnsweep").chmod(0o755)
+    command = [str(ROOT / "deploy" / "run-or-resume"), *SWEEP, "--address", "auto"]
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PATH": path}, check=False)
+    assert done.returncode == then
 
 
 def test_run_or_resume_says_what_it_needs():
@@ -462,7 +494,7 @@ def test_run_or_resume_says_what_it_needs():
     assert "--storage is needed" in done.stderr
 
 
-def until(done: Callable[[], bool], patience_s: float = 60) -> None:
+def until(done: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     end = time.monotonic() + patience_s
     while not done():
         assert time.monotonic() < end
@@ -481,7 +513,7 @@ def test_slurm_starts_a_real_ray_on_two_nodes(slurm: Any, tmp_path: Path):
     """srun and scontrol are imitated; `ray start`, the token and the waiting are real."""
     (tmp_path / "nodes.py").write_text(NODES)
     batch = slurm(*SWEEP, job=os.getpid(), hostname="echo 127.0.0.1", snnsweep=f'exec {sys.executable} nodes.py "$@"')
-    out, err = batch.communicate(timeout=180)
+    out, err = batch.communicate(timeout=PATIENCE_S)
     assert batch.returncode == 0, err
     assert "nodes 2 cpus 2.0" in out, (out, err)
     until(lambda: not running(f"/tmp/ray_{os.getpid()}"))

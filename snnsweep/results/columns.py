@@ -8,7 +8,10 @@ import pyarrow as pa
 from snnsweep.config import DEFAULTS
 from snnsweep.results.journal import Row, latest
 
-HEAD, TAIL = ("trial_id", "status"), ("hardware", "epochs", "audit", "audit_checks", "warnings", "cause")
+HEAD, TAIL = (
+    ("trial_id", "status"),
+    ("hardware", "space_sha256", "epochs", "audit", "audit_checks", "warnings", "cause"),
+)
 _TEXTS = pa.list_(pa.string())
 _TYPES = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
 

@@ -1,18 +1,14 @@
-"""The journal of a table: a line of JSON for every row, on the disk before anything else knows of the row.
-
-Python's JSON: floats come back bit for bit, NaN and the infinities too, and a lone surrogate stays one.
-"""
+"""The journal of a table: a line of JSON for every row, on the disk before anything else knows of the row."""
 
 import errno
 import json
 import logging
-import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from snnsweep import lines
 from snnsweep.errors import SnnSweepError, UserError
 
 Row = dict[str, Any]
@@ -47,9 +43,8 @@ class Journal:
         """
         if wrong := [row["trial_id"] for row in rows if not isinstance(row["trial_id"], str)]:
             raise TypeError(f"a trial_id has to be text; given {wrong[0]!r}")
-        lines = "".join(f"{json.dumps(row, ensure_ascii=False, default=_plain)}\n" for row in rows)
         try:
-            self._append(lines.encode("utf-8", "surrogatepass"))
+            lines.append(self.path, *(json.dumps(row, ensure_ascii=False, default=_plain) for row in rows))
         except OSError as error:
             reason, mend = reason_of(error)
             trials = ", ".join(str(row["trial_id"]) for row in rows[:3]) + (", ..." if len(rows) > 3 else "")
@@ -66,11 +61,11 @@ class Journal:
         """
         rows, spoiled = [], 0
         try:
-            for line, row in self._lines(self.end):
-                self.end += len(line)
-                if row is not None:
+            for line in lines.after(self.path, self.end):
+                self.end = line.end
+                if (row := _row(line.said)) is not None:
                     rows.append(row)
-                elif line.strip():
+                elif not line.blank:
                     spoiled += 1
         except OSError as error:
             raise UserError(f"{self.path} cannot be read ({reason_of(error)[0]}); mend that, or restore it") from None
@@ -85,44 +80,8 @@ class Journal:
         Raises:
             OSError: the journal cannot be read any more.
         """
-        end, rows = 0, []
-        for line, row in self._lines(0):
-            if end >= self.end:
-                break
-            end += len(line)
-            if row is not None:
-                rows.append(row)
-        return rows
-
-    def _lines(self, start: int) -> Iterator[tuple[bytes, Row | None]]:
-        """Lines and what they say, but for a last one that is not whole (yet)."""
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            file.seek(start)
-            for line in file:
-                row = _row(line)
-                if row is None and not line.endswith(b"\n"):
-                    return
-                yield line, row
-
-    def _append(self, lines: bytes) -> None:
-        begun = self.path.exists()
-        with self.path.open("ab+", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            if size and os.pread(file.fileno(), 1, size - 1) != b"\n":  # a line that was cut short
-                lines = b"\n" + lines
-            try:
-                left = memoryview(lines)
-                while left:
-                    left = left[file.write(left) :]
-                os.fsync(file.fileno())
-            except OSError:
-                with suppress(OSError):
-                    file.truncate(size)
-                raise
-        if not begun:
-            _sync_folder(self.path.parent)
+        told = (line for line in lines.after(self.path) if line.end <= self.end)
+        return [row for line in told if (row := _row(line.said)) is not None]
 
 
 def latest(rows: list[Row]) -> dict[str, Row]:
@@ -137,25 +96,12 @@ def reason_of(error: OSError) -> tuple[str, str]:
     return error.strerror or str(error), "mend that"
 
 
-def _row(line: bytes) -> Row | None:
-    try:
-        row = json.loads(line.decode("utf-8", "surrogatepass"))
-    except (ValueError, RecursionError):
+def _row(said: Row | None) -> Row | None:
+    """Of a line; None where it is none."""
+    if said is None or not isinstance(said.get("trial_id"), str):
         return None
-    if not isinstance(row, dict) or not isinstance(row.get("trial_id"), str):
-        return None
-    return {sys.intern(name): value for name, value in row.items()}  # else each row has names of its own
+    return {sys.intern(name): value for name, value in said.items()}  # else each row has names of its own
 
 
 def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)  # NumPy's scalars and arrays
-
-
-def _sync_folder(folder: Path) -> None:
-    """The new name reaches the disk too; not every file system can do that."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -1,6 +1,6 @@
 """Multi-objective asynchronous successive halving (Schmucker et al., arXiv 2106.12639), without Ray.
 
-Trials meet at rungs: epochs grace * eta^k below the longest training. Whoever reaches one goes on if it is among the
+Trials meet at rungs: epochs grace * eta^k before their last. Whoever reaches one goes on if it is among the
 best 1/eta of all that have reached it so far, itself included. "Best" is by non-dominated front (NSGA-II, Deb et al.,
 2002); the front that is cut is ordered by an epsilon-net or by crowding distance.
 
@@ -10,7 +10,6 @@ paused one would keep its checkpoint and its slot with the searcher for as long 
 
 import json
 import math
-import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,18 +20,10 @@ from numpy.typing import NDArray
 
 from snnsweep.errors import UserError, nearest
 from snnsweep.result import Direction
+from snnsweep.sweep.brackets import Brackets, rungs
 
 Points = NDArray[np.float64]  # [n, m]: n points in m objectives, less is better
 WORST = float(np.finfo(float).max)  # in every objective of a trial that misses one: behind every other front
-
-
-def rungs(grace: int, eta: int, longest: int) -> tuple[int, ...]:
-    """The epochs grace * eta^k, k = 0, 1, ..., below `longest`; none where `grace` is not."""
-    found = []
-    while grace < longest:
-        found.append(grace)
-        grace *= eta
-    return tuple(found)
 
 
 def epsilon_net(points: Points, count: int) -> list[int]:
@@ -132,7 +123,8 @@ class Asha:
 
     Args:
         metrics: what is compared at a rung, with its directions; the epsilon-net begins with the best in the first.
-        longest: the most epochs that a trial of the sweep trains.
+        longest: the most epochs that a trial of the sweep trains, as far as is known when it begins: Hyperband's shares
+            go by it. A trial that trains longer meets further rungs.
         grace: the first rung, in epochs.
         eta: one in so many goes on; 3 as in the authors' own scheduler (Syne Tune's MOASHA).
         brackets: 1 is plain successive halving; at most one more than there are rungs.
@@ -141,7 +133,8 @@ class Asha:
 
     Attributes:
         settings: the arguments, as JSON types.
-        rungs: bracket 0's.
+        brackets: which epochs are rungs, and which trial begins at which.
+        rungs: bracket 0's below `longest`.
         records: every report at a rung, in order of arrival: `trial`, `epoch`, `values` (None for a missing metric),
             `goes_on`.
         stopped: the epoch of the rung where a trial was stopped, by trial.
@@ -166,9 +159,9 @@ class Asha:
         _check(self.settings)
         self.rungs = rungs(grace, eta, longest)
         self._signs = {name: -1.0 if way == "maximize" else 1.0 for name, way in metrics.items()}
-        self._eta, self._order, self._seed = eta, ORDERS[order], seed
+        self._eta, self._order = eta, ORDERS[order]
         heights = [len(self.rungs) - start for start in range(brackets)]
-        self._shares = [eta**height / (height + 1) for height in heights]
+        self.brackets = Brackets(grace, eta, tuple(eta**height / (height + 1) for height in heights), seed)
         self._clear()
 
     def _clear(self) -> None:
@@ -177,22 +170,19 @@ class Asha:
         self._seen: set[tuple[str, int]] = set()
         self._fronts: defaultdict[tuple[int, int], Fronts] = defaultdict(partial(Fronts, len(self._signs)))
 
-    def bracket(self, trial: str) -> int:
-        """The number of rungs that the trial passes unseen."""
-        draw = random.Random(f"{self._seed} {trial}")
-        return draw.choices(range(len(self._shares)), self._shares)[0]
-
-    def goes_on(self, trial: str, epoch: int, metrics: Mapping[str, float | None]) -> bool:
+    def goes_on(self, trial: str, epoch: int, metrics: Mapping[str, float | None], epochs: int | None = None) -> bool:
         """Whether a trial goes on after an epoch.
 
         Args:
             trial: a name that a restored sweep knows it by again.
             epoch: counted from 1.
             metrics: its values after that epoch; others than those compared may be among them.
+            epochs: that the trial trains; by default `longest`.
         """
-        bracket = self.bracket(trial)
-        if trial in self.stopped or (trial, epoch) in self._seen or epoch not in self.rungs[bracket:]:
+        if trial in self.stopped or (trial, epoch) in self._seen:
             return trial not in self.stopped
+        if not self.brackets.meets(trial, epoch, self.settings["longest"] if epochs is None else epochs):
+            return True
         values = [_number(metrics.get(name)) for name in self._signs]
         fronts = self._enter(trial, epoch, values)
         reached = len(fronts.ranks)
@@ -201,7 +191,7 @@ class Asha:
         return goes_on
 
     def _enter(self, trial: str, epoch: int, values: list[float | None]) -> Fronts:
-        fronts = self._fronts[self.bracket(trial), epoch]
+        fronts = self._fronts[self.brackets.of(trial), epoch]
         costs = [sign * value for sign, value in zip(self._signs.values(), values, strict=True) if value is not None]
         fronts.add(costs if len(costs) == len(values) else [WORST] * len(values))
         return fronts

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pyarrow import ArrowException
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
+from snnsweep.errors import UserError
 from snnsweep.results.store import load_sweep
+from snnsweep.tracking.address import redacted
 
 STATE = "state.pt"
 RUN = "ray"
@@ -48,6 +49,19 @@ def next_run(place: str) -> str:
     return f"{RUN}-{last + 1}" if last else RUN
 
 
+def check_vacant(folder: Path, checkpoints: str) -> None:
+    """That a new sweep would not take over what another one of its name has left there.
+
+    Raises:
+        UserError: there are checkpoints.
+    """
+    if any(map(_run_number, _folders(root(folder, checkpoints)))):
+        raise UserError(
+            f"--checkpoints {redacted(checkpoints)}: checkpoints of a sweep that was called {folder.name!r} lie "
+            "there; take another --name or --checkpoints, go on with that sweep by `snnsweep resume`, or delete them"
+        )
+
+
 def newest_first(place: str, trial_id: str) -> list[str]:
     """Paths or URIs of a trial's states, the last one written first."""
     found = [
@@ -61,24 +75,40 @@ def newest_first(place: str, trial_id: str) -> list[str]:
 
 
 def read_newest(paths: list[str], device: torch.device | str = "cpu", key: str = "") -> dict[str, Any]:
-    """The first state that can be read and has `key`; an empty one where there is none.
+    """The first state that is whole and has `key`; an empty one where there is none.
 
-    A crash or a full disk can leave a state cut short; the one before it is whole.
+    A crash or a full disk can leave a state cut short; the one before it is whole. One that cannot be read just now may
+    be whole all the same, and is not passed over.
+
+    Raises:
+        OSError, ArrowException: the disk or the bucket does not give one that is there.
     """
     for path in paths:
+        files, inside = _at(path)
         try:
-            files, inside = _at(path)
             with files.open_input_file(inside) as file:
-                state = torch.load(io.BytesIO(file.read()), weights_only=True, map_location=device)
-        except (OSError, EOFError, RuntimeError, ValueError, ArrowException):
+                text = file.read()
+        except FileNotFoundError:  # it was deleted, or its folder made and nothing written
             continue
-        except Exception as error:  # torch has no public name for what its unpickler raises
-            if type(error).__name__ != "UnpicklingError":
-                raise
-            continue
-        if not key or key in state:
+        state = _state_of(text, device)
+        if state and (not key or key in state):
             return state
     return {}
+
+
+def _state_of(text: bytes, device: torch.device | str) -> dict[str, Any]:
+    """What a file holds; nothing where it is damaged."""
+    try:
+        found = torch.load(io.BytesIO(text), weights_only=True, map_location=device)
+    except (torch.OutOfMemoryError, torch.AcceleratorError):  # of the device that it goes to
+        raise
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError):
+        return {}
+    except Exception as error:  # torch has no public name for what its unpickler raises
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def keep_newest(place: str, trial_id: str) -> None:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -20,6 +21,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 PATIENCE_S = 5
+STARTS = 3  # times that Ray is started on this machine, where it runs out of time
 TOKEN = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
 
@@ -57,24 +59,46 @@ def _start(address: str | None) -> None:
             "submit`, or run it on the head with --address auto"
         )
     had_token = TOKEN.exists()
-    try:
-        _knock(address)
-        ray.init(
-            address=address or "local",
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        if address is None:
-            raise SnnSweepError(f"Ray does not start on this machine: {reason}") from error
-        raise UserError(
-            f"--address {address}: no Ray cluster answers ({reason}); start one with `ray start --head`, set "
-            "RAY_AUTH_MODE=token here too where it asks for a token, or leave --address out to use this machine alone"
-        ) from None
+    if not address:
+        start_here(logging_level=logging.ERROR)
+    else:
+        _join(address)
     if TOKEN.exists() and not had_token:
         TOKEN.chmod(0o600)
+
+
+def start_here(**settings: Any) -> None:
+    """A cluster of this machine alone. Ray gives its own servers half a minute, which is little on a busy one.
+
+    Args:
+        settings: further ones of `ray.init`.
+
+    Raises:
+        SnnSweepError: Ray does not start.
+    """
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(address="local", include_dashboard=False, log_to_driver=False, **settings)
+            return
+        except Exception as error:  # Ray raises just that where it ran out of time
+            ray.shutdown()
+            if type(error) is not Exception or not left:
+                raise SnnSweepError(f"Ray does not start on this machine: {_reason(error)}") from error
+
+
+def _join(address: str) -> None:
+    try:
+        _knock(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--address {address}: no Ray cluster answers ({_reason(error)}); start one with `ray start --head`, set "
+            "RAY_AUTH_MODE=token here too where it asks for a token, or leave --address out to use this machine alone"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _knock(address: str | None) -> None:
@@ -109,7 +133,8 @@ def slots(cpus: float, gpus: float, most: int | None) -> int:
     `most` is taken at its word where an autoscaler does not tell how far it goes.
 
     Raises:
-        UserError: not even one will ever fit, or nobody can tell.
+        UserError: not even one will ever fit; or nobody can tell how many, and `most` is not given: those that fit now
+            would be all, and the cluster never grow.
     """
     if gpus > 1 and gpus % 1:
         raise UserError(
@@ -118,15 +143,15 @@ def slots(cpus: float, gpus: float, most: int | None) -> int:
     now, growth = _now(), nodes.growth()
     if not growth.told and most:
         return most
-    fits = max(sum(kind.fits(cpus, gpus) for kind in now), growth.fits(cpus, gpus))
-    if fits:
+    up = sum(kind.fits(cpus, gpus) for kind in now)
+    if not growth.told:
+        raise UserError(
+            f"the nodes that are up hold {up} trials of {cpus:g} CPU and {gpus:g} GPU, and the cluster's autoscaler "
+            "does not tell what it may bring; say --max-concurrent: the nodes that you want times the trials on each"
+        )
+    if fits := max(up, growth.fits(cpus, gpus)):
         return min(fits, most or fits)
-    if growth.told:
-        raise UserError(_never(cpus, gpus, [*now, *growth.kinds]))
-    raise UserError(
-        f"no node is up that holds a trial of {cpus:g} CPU and {gpus:g} GPU, and the cluster's autoscaler does not "
-        "tell what it may bring; say --max-concurrent: the nodes that you want times the trials on each"
-    )
+    raise UserError(_never(cpus, gpus, [*now, *(kind for kind in growth.kinds if kind.count)]))
 
 
 def _now() -> list[Kind]:
@@ -136,7 +161,7 @@ def _now() -> list[Kind]:
 def _never(cpus: float, gpus: float, kinds: list[Kind]) -> str:
     largest = max(kinds, key=lambda kind: (kind.gpus, kind.cpus) if gpus else (kind.cpus, kind.gpus))
     short = {"--cpus-per-trial": largest.cpus < cpus, "--gpus-per-trial": largest.gpus < gpus}
-    options = " and ".join(option for option, lacking in short.items() if lacking)
+    options = " and ".join(option for option, lacking in short.items() if lacking) or " or ".join(short)
     return (
         f"a trial asks for {cpus:g} CPU and {gpus:g} GPU, all on one node, but the largest node of this cluster has "
         f"{largest.cpus:g} CPU and {largest.gpus:g} GPU; lower {options}"

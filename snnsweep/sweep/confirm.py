@@ -25,9 +25,10 @@ from snnsweep.sweep.lock import alone_in
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.provenance import now, provenance
 from snnsweep.sweep.signals import ending_on_signal
-from snnsweep.sweep.space import Space
+from snnsweep.sweep.space import MODULE, Space, space_then, text_of
 from snnsweep.sweep.storage import check_storage
 from snnsweep.sweep.trials import flat_of
+from snnsweep.sweep.tries import every_loss_is_a_death
 from snnsweep.sweep.tuning import tuner
 
 FOLDER, FACTS, WHOLE = "confirm", "confirm.json", "front"
@@ -148,13 +149,16 @@ class Confirmation:
         """
         self.facts = store.load_sweep(self.sweep)
         self.space = Space(self.facts["space"]["source"], self.facts["space"]["text"])
-        self.space.load()
         self.data_dir = Path(self.data_dir or self.facts["data_dir"]).resolve()
         results = store.load_results(self.sweep)
         found = front(results, self.facts["objectives"])
         if found.empty:
             raise UserError(f"no trial is on the front of {self.sweep}: none has finished; run the sweep first")
         self.whole = found.to_dict("records")
+        self.texts = {row["trial_id"]: text_of(row, self.facts) for row in self.whole}
+        self.spaces = {text: space_then(self.facts, text) for text in self.texts.values()}
+        for space in (*self.spaces.values(), self.space):
+            space.load()
         self.members = self.whole[: int(self.top) if self.top.isdecimal() else None]
         ended = results[results["status"] == "finished"]
         points: Any = ended[list(self.facts["objectives"])].dropna().to_dict("records")
@@ -189,6 +193,12 @@ class Confirmation:
         UserError: there is no such suite, or it does not report what the sweep was after.
         """
         preflight.known("suite", self.suite, registry.suites.names())
+        texts = len(getattr(self, "spaces", ()))
+        if texts > 1 and registry.suites.get(self.suite).__module__.startswith(MODULE):
+            raise UserError(
+                f"--suite {self.suite}: it is the space's own, and the members ran with {texts} texts of the space, so "
+                "that they would not be attacked alike; take one of snnsweep's own (`snnsweep list suites`)"
+            )
         reported = preflight.attack_figures(self.suite)
         asked = [name.removeprefix(PER_ATTACK) for name in self.facts.get("objectives", ()) if PER_ATTACK in name]
         if lost := [name for name in asked if name not in reported]:
@@ -201,7 +211,7 @@ class Confirmation:
         """Raises:
         ConfigError: the suite does not go with a member.
         """
-        pairing = Pairing(self.sweep, self.whole, self.suite, self.samples, self._fresh)
+        pairing = Pairing(self.sweep, self.texts, self.whole, self.suite, self.samples, self._fresh)
         self.pairs = [pair for row in self.members for pair in pairing.of(row)]
 
     def _inputs_there(self) -> None:
@@ -230,7 +240,7 @@ class Confirmation:
             run = tuner(
                 ConfirmTrial,
                 {
-                    "space": self.space,
+                    "spaces": self.spaces,
                     "data_dir": str(self.data_dir),
                     "threads": max(1, int(self.cpus)),
                     "folder": str(self.sweep),
@@ -244,7 +254,7 @@ class Confirmation:
                 param_space={"pair": tune.grid_search(todo)},
             )
             try:
-                with ending_on_signal(self._interrupt):
+                with ending_on_signal(self._interrupt), every_loss_is_a_death():
                     run.fit()
             finally:
                 keeper.rows.flush()

@@ -18,12 +18,14 @@ SOURCES = 5  # stored models at most that a suite transfers from: the cost of a 
 class Pairing:
     """Attributes:
     sweep: its folder.
+    texts: hash of the space's text that each member ran with.
     front: rows of the whole front, the best first.
     suite, samples: what attacks; None for the suite's own number of samples.
     seeds: fresh ones; none to attack the stored models.
     """
 
     sweep: Path
+    texts: Mapping[str, str]
     front: Sequence[Mapping[Any, Any]]
     suite: str
     samples: int | None
@@ -48,6 +50,7 @@ class Pairing:
                 "stored": not self.seeds,
                 "flat": config,
                 "sources": self._sources_of(member, config),
+                "space_sha256": self.texts[member],
             }
 
     def _sources_of(self, member: str, config: Flat) -> list[str]:

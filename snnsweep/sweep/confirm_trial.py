@@ -1,7 +1,7 @@
 """One pair of a confirmation, a member and a seed, as a Ray Tune trainable; and the driver that keeps its row."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.space import Space
 from snnsweep.sweep.trainable import SweepTrial
 from snnsweep.sweep.trials import load_trial
-from snnsweep.sweep.watch import cause_of, keep_traceback
+from snnsweep.sweep.tries import cause_of
+from snnsweep.sweep.watch import keep_traceback
 
 SPLIT = "test"
 
@@ -35,14 +36,17 @@ class ConfirmTrial(SweepTrial):
     """
 
     def setup(  # type: ignore[override]  # tune.with_parameters binds all but the config
-        self, config: dict[str, Any], space: Space, data_dir: str, threads: int, folder: str
+        self, config: dict[str, Any], spaces: Mapping[str, Space], data_dir: str, threads: int, folder: str
     ) -> None:
         """Args:
         config: under "pair" what `Confirmation` asks for.
+        spaces: by hash; the stored trials that are read may have had another one than this pair.
         folder: of the sweep, whose models are read.
         """
         self.pair, self.folder, self.data_dir = config["pair"], Path(folder), Path(data_dir)
-        super().setup(self.pair, space, data_dir, threads)
+        if len(spaces) > 1:
+            vars(self).pop("space", None)  # what was executed last may be the text of a stored trial
+        super().setup(self.pair, replace(spaces[self.pair["space_sha256"]]), data_dir, threads)
 
     def _build(self, parts: int = 1) -> None:
         super()._build(parts)
@@ -102,7 +106,7 @@ class Keeper(tune.Callback):
 
     def _end(self, pair: dict[str, Any], result: Result) -> None:
         name = pair["trial_id"]
-        own = {"member": pair["member"], "stored": pair["stored"], "split": SPLIT, "sources": pair["sources"]}
+        own = {name: pair[name] for name in ("member", "stored", "sources", "space_sha256")} | {"split": SPLIT}
         self.rows.add(result.row(name) | pair["flat"] | own)
         self.progress.running.pop(name, None)
         self.progress.seconds.append(time.time() - self._since[name])

@@ -7,8 +7,10 @@ own end is handed out again, and goes on from its newest checkpoint.
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import optuna
@@ -32,7 +34,8 @@ from snnsweep.sweep.signals import ending_on_signal
 from snnsweep.sweep.space import Space
 from snnsweep.sweep.study import running
 from snnsweep.sweep.trainable import SweepTrial
-from snnsweep.sweep.tuning import Ender, trial_name, tuner
+from snnsweep.sweep.tries import every_loss_is_a_death
+from snnsweep.sweep.tuning import LOST_WORKERS, Ender, trial_name, tuner
 from snnsweep.sweep.watch import Recorder
 from snnsweep.tracking.spool import Spool
 
@@ -88,16 +91,55 @@ class Drive:
         epochs = {name: int(row["epochs"]) for name, row in rows.items() if not has_ended(row)}
         self.ender = Ender(self.time_budget)
         watched = (self.store, teller, self.spool, progress, self.listener, self.place, self.ender, self.asha)
-        recorder = Recorder(*watched, epochs)
-        searcher = StudySearcher(self.study, self.space, self.defaults, self.overrides, again)
-        if (left := self.trials - len(ended)) > 0:
-            self._tune(left, searcher, recorder)
+        recorder = Recorder(*watched, epochs, self.space.sha256)
+        if self._left(recorder):
+            self._tune(again, recorder)
 
-    def _tune(self, left: int, searcher: StudySearcher, recorder: Recorder) -> None:
-        scheduler: dict[str, Any] = {"scheduler": RungScheduler(self.asha, self.folder / RUNGS)} if self.asha else {}
+    def _left(self, recorder: Recorder) -> int:
+        return self.trials - recorder.progress.done
+
+    def _tune(self, again: list[int], recorder: Recorder) -> None:
+        cause = BROKE
+        try:
+            with ending_on_signal(self._interrupt):
+                self._rounds(again, recorder)
+            if recorder.trouble:
+                raise recorder.trouble
+            if (self.interrupted or self.ender.over) and (self._left(recorder) or recorder.given_up):
+                self.status = "interrupted" if self.interrupted else "out of time"
+            elif recorder.given_up:
+                raise recorder.without_end()
+            cause = INTERRUPTED if self.interrupted else OUT_OF_TIME
+        except (TuneError, OSError, OptunaError, RayError) as error:
+            raise SnnSweepError(" ".join(str(error.__cause__ or error).split())) from error
+        finally:
+            recorder.stop_rest(cause)
+
+    def _rounds(self, again: list[int], recorder: Recorder) -> None:
+        """Runs of Ray's, one after the other: a further one for the trials that the last gave up with tries left.
+
+        Raises:
+            SnnSweepError: Ray gives up all of them, again and again.
+        """
+        scheduler = RungScheduler(self.asha, self.folder / RUNGS) if self.asha else None
+        barren = 0  # runs in which no trial ended
+        while True:
+            left = self._left(recorder)
+            recorder.begin()
+            self._round(left, again, recorder, scheduler)
+            if not recorder.lost or recorder.trouble or self.ender.now or self.ender.over:
+                return
+            barren = barren + 1 if self._left(recorder) == left else 0
+            if barren > LOST_WORKERS:
+                raise recorder.lost
+            again = [number for number in running(self.study) if checkpoints.trial_id(number) not in recorder.given_up]
+
+    def _round(self, left: int, again: list[int], recorder: Recorder, scheduler: RungScheduler | None) -> None:
+        given = {"space": self.space, "place": self.place, "rungs": self.asha.brackets if self.asha else None}
+        search: dict[str, Any] = {"scheduler": scheduler} if scheduler else {}
         run = tuner(
             SweepTrial,
-            {**self.given, "space": self.space, "place": self.place, "rungs": self.asha.rungs if self.asha else ()},
+            {**self.given, **given},
             dict(self.resources),
             self.place,
             checkpoints.next_run(self.place),
@@ -105,23 +147,13 @@ class Drive:
             trial_name,
             self.side_by_side,
             ender=self.ender,
-            search_alg=searcher,
+            search_alg=StudySearcher(self.study, self.space, self.defaults, self.overrides, again),
             num_samples=left,
-            **scheduler,
+            **search,
         )
-        cause = BROKE
-        try:
-            with ending_on_signal(self._interrupt):
-                run.fit()
-            if trouble := recorder.trouble or recorder.lost:
-                raise trouble
-            if (self.interrupted or self.ender.over) and recorder.progress.done < self.trials:
-                self.status = "interrupted" if self.interrupted else "out of time"
-            cause = INTERRUPTED if self.interrupted else OUT_OF_TIME
-        except (TuneError, OSError, OptunaError, RayError) as error:
-            raise SnnSweepError(" ".join(str(error.__cause__ or error).split())) from error
-        finally:
-            recorder.stop_rest(cause)
+        # When all is over Ray reads its trials' errors back, which nobody asks it for, and a full disk may have cut.
+        with every_loss_is_a_death(), suppress(EOFError, UnpicklingError):
+            run.fit()
 
     def close(self, facts: Mapping[str, Any]) -> int:
         """The front to parquet and MLflow, from the rows on disk: one source for what everybody shows.

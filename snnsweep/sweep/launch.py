@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 
@@ -15,12 +16,13 @@ from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.results import store
 from snnsweep.results.front import front
 from snnsweep.sweep import preflight
-from snnsweep.sweep.checkpoints import root
+from snnsweep.sweep.asha import Asha
+from snnsweep.sweep.checkpoints import check_vacant, root
 from snnsweep.sweep.cluster import connect, gpus_of_a_trial, slots
 from snnsweep.sweep.drive import Drive
 from snnsweep.sweep.earlier import warm
 from snnsweep.sweep.lock import alone_in
-from snnsweep.sweep.memory import measured_share
+from snnsweep.sweep.memory import measured_share, reached
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.provenance import now, params, provenance, tags
 from snnsweep.sweep.samplers import SAMPLERS, check_sampler, seeded
@@ -104,6 +106,7 @@ class Sweep:
         self.optuna_storage = address_book.absolute(optuna_storage) if optuna_storage else None
         self.max_concurrent, self.time_budget, self.listener = max_concurrent, time_budget, listener
         self.interrupted, self.untold, self.status = False, 0, ""
+        self.id: str | None = uuid4().hex
 
     def run(self) -> "Sweep":
         """Runs all trials and writes the front.
@@ -162,7 +165,23 @@ class Sweep:
         given = (self.space, max(0, self.seed), self._defaults, self._overrides, self.data_dir)
         self.probed: list[TrialConfig] = preflight.space_works(*given)
         preflight.device_is_free(self.space, self.probed)
-        self.asha = self.space.rungs.asha(self.probed, self.seed) if self.space.rungs else None
+        self.asha: Asha | None = None
+        if self.space.rungs:
+            self.asha = self.space.rungs.asha(self._longest(), self.seed)
+            if self.asha is None and not self.smoke:
+                self._without_rungs()
+
+    def _longest(self) -> int:
+        """Epochs that a trial trains, at most: of the sampled ones."""
+        return max(config.train.epochs for config in self.probed)
+
+    def _without_rungs(self) -> None:
+        """No sampled variant meets one."""
+        raise UserError(
+            f"{self.space.source}: RUNGS: none of {len(self.probed)} sampled variants trains longer than "
+            f"{self._longest()} epochs, and so none is compared at a rung: nobody would ever be stopped; lower grace, "
+            "raise train.epochs, or drop RUNGS"
+        )
 
     def _numbers_fit(self) -> None:
         preflight.at_least(
@@ -182,13 +201,19 @@ class Sweep:
         """What a trial gets of the cluster; nothing has been written yet."""
         if self.checkpoints:
             check_checkpoints(self.checkpoints)
+            self._place_is_free(self.checkpoints)
         else:
             check_storage(self.storage)
         self.sets = arrays_of(self.probed, self.data_dir)
         auto, known = isinstance(self.gpus, str), gpus_of_a_trial(None if isinstance(self.gpus, str) else self.gpus)
-        given = (self.space, self.probed, self.data_dir, self.sets)
-        self.gpus = measured_share(*given) if auto and known else known
+        if auto and known:
+            large = reached(self.space, self.seed, self._defaults, self._overrides)
+            known = measured_share(self.space, [*large, *self.probed], self.data_dir, self.sets)
+        self.gpus = known
         self.side_by_side = slots(self.cpus, float(self.gpus), self.max_concurrent)
+
+    def _place_is_free(self, checkpoints: str) -> None:
+        check_vacant(self.folder, checkpoints)
 
     @contextmanager
     def _own_folder(self) -> Iterator[None]:
@@ -250,6 +275,7 @@ class Sweep:
     def _start_of(self, rows: store.Store, spool: Spool) -> Drive:
         gpus = float(self.gpus or 0)
         given = {"data_dir": str(self.data_dir), "threads": max(1, int(self.cpus)), "gpus": gpus, "sets": self.sets}
+        given["sweep"] = self.id
         return Drive(
             space=self.space,
             folder=self.folder,
@@ -272,6 +298,7 @@ class Sweep:
         return provenance(
             self.space,
             name=self.name,
+            id=self.id,
             status="running",
             trials=self.trials,
             seed=self.seed,

@@ -11,7 +11,8 @@ from snnsweep.sweep.search import Teller
 from snnsweep.tracking.spool import Spool
 
 INTERRUPTED, OUT_OF_TIME, BROKE = "interrupted", "the time budget ended", "the sweep broke"
-OPEN_ENDED = (INTERRUPTED, OUT_OF_TIME, BROKE)  # a trial stopped for one of these is gone on with by a resumed sweep
+GIVEN_UP = "its machines failed"  # as often as a trial is tried
+OPEN_ENDED = (INTERRUPTED, OUT_OF_TIME, BROKE, GIVEN_UP)  # a resumed sweep goes on with a trial stopped for these
 
 
 def has_ended(row: Mapping[Any, Any]) -> bool:

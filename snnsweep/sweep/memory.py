@@ -2,24 +2,29 @@
 
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+import optuna
 import ray
 import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial
 
 from snnsweep.attacks import Threat, suites
 from snnsweep.attacks.base import Attack
 from snnsweep.attacks.suites import Suite
-from snnsweep.config import TrialConfig
-from snnsweep.errors import SnnSweepError, UserError
+from snnsweep.config import Flat, TrialConfig
+from snnsweep.errors import SnnSweepError, SpaceError, UserError
 from snnsweep.evaluation import Evaluation
 from snnsweep.metrics import activity, probes, sparsity
 from snnsweep.sweep import nodes
 from snnsweep.sweep.sharing import Shared, install
-from snnsweep.sweep.space import Space
+from snnsweep.sweep.space import PROBES, Space
 
 MEASURED = 4  # variants
 USABLE = 0.9  # of a GPU's memory: what a long training leaves in pieces, and what a few steps do not show
@@ -186,6 +191,32 @@ def _agreed(answers: list[Answer]) -> float:
             "data.batch_size, encoder.time_steps or model.width in the space"
         )
     return 1.0 if None in answers else max(found)
+
+
+class Highest(RandomSampler):
+    """Answers the highest value or number among the choices for what makes a variant large, and any for the rest."""
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        if param_name in LARGE and isinstance(param_distribution, FloatDistribution | IntDistribution):
+            return param_distribution.high
+        if param_name in LARGE and isinstance(param_distribution, CategoricalDistribution):
+            return max(param_distribution.choices)  # type: ignore[type-var]  # numbers: other ones are no valid config
+        return super().sample_independent(study, trial, param_name, param_distribution)
+
+
+def reached(space: Space, seed: int, defaults: Flat, overrides: Flat) -> list[TrialConfig]:
+    """Variants of a space that are as large as it lets them be; those that it refuses are left out.
+
+    What the space computes by itself from other values, or makes small where another value is large, is not seen
+    through.
+    """
+    study, found = optuna.create_study(sampler=Highest(seed=seed)), []
+    for _ in range(PROBES):
+        with suppress(SpaceError):
+            found.append(space.sample(study.ask(), defaults, overrides))
+    return found
 
 
 def largest(configs: Iterable[TrialConfig]) -> list[TrialConfig]:

@@ -24,6 +24,7 @@ from snnsweep.result import (
     PER_WEIGHT,
     PER_WEIGHT_ZEROS,
 )
+from snnsweep.results.folder import SWEEP
 from snnsweep.sweep.lock import LOCK
 from snnsweep.sweep.space import MODULE, Space
 from snnsweep.sweep.study import STUDY_FILE
@@ -122,6 +123,8 @@ def folder_is_free(storage: Path, name: str, embedded: bool) -> None:
     if embedded and set("?#%") & set(str(storage)):
         raise UserError(f"--storage {storage}: no ?, # or % in it, which the address of a sqlite file cannot hold")
     try:
+        if sweeps := [place for place in (storage, *storage.parents) if (place / SWEEP).is_file()]:
+            raise UserError(f"--storage {storage}: {sweeps[0]} is a sweep's own folder; give one that holds sweeps")
         if (storage / name).exists() and not _begun_by_halves(storage / name):
             raise UserError(_taken(storage / name))
         above = next(parent for parent in (storage, *storage.parents) if parent.exists())

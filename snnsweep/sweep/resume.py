@@ -15,7 +15,7 @@ from snnsweep.sweep.ledger import has_ended
 from snnsweep.sweep.lock import alone_in
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.provenance import params, tags, versions
-from snnsweep.sweep.scheduler import RUNGS, RungScheduler
+from snnsweep.sweep.scheduler import RUNGS, RungScheduler, longest_of
 from snnsweep.sweep.space import Space
 from snnsweep.sweep.study import RETRY, STUDY_FILE, again_as_new, check_has, running
 from snnsweep.tracking.spool import Spool
@@ -84,6 +84,7 @@ class ResumedSweep(Sweep):
             listener=listener,
         )
         self.trials = trials or self.facts["trials"]
+        self.id = self.facts.get("id")  # older versions gave none
 
     def _space_now(self) -> Space:
         """The space file as it is; what the sweep kept of it where there is none any more."""
@@ -151,6 +152,16 @@ class ResumedSweep(Sweep):
         self.failed = [row["trial_id"] for row in rows if row["status"] == "failed"]
         if self.trials < len(self.ended):
             raise UserError(f"--trials {self.trials}: {len(self.ended)} have ended already; give as many or more")
+
+    def _longest(self) -> int:
+        """As when the rungs were begun: which trial is in which bracket stays as it was, whatever the space is now."""
+        return longest_of(self.folder / RUNGS) or super()._longest()
+
+    def _without_rungs(self) -> None:
+        """An older version may have begun it like this."""
+
+    def _place_is_free(self, checkpoints: str) -> None:
+        """Its own checkpoints lie there."""
 
     @contextmanager
     def _own_folder(self) -> Iterator[None]:

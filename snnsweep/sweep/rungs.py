@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from snnsweep import registry
-from snnsweep.config import TrialConfig, sentence
+from snnsweep.config import sentence
 from snnsweep.errors import UserError, nearest
 from snnsweep.groups import Group, name_in
 from snnsweep.result import Direction, direction
@@ -64,13 +64,12 @@ class Rungs(Group):
             raise UserError(_listed(problems))
         return rungs
 
-    def asha(self, configs: Iterable[TrialConfig], seed: int) -> Asha | None:
-        """The rungs for variants that train as long as these; None where the longest ends before the first rung.
+    def asha(self, longest: int, seed: int) -> Asha | None:
+        """The rungs of a sweep whose trials train so many epochs at most; None where that ends before the first rung.
 
         Raises:
             UserError: more brackets than there are rungs to begin at.
         """
-        longest = max(config.train.epochs for config in configs)
         if longest <= self.grace:
             return None
         own = {"grace": self.grace, "eta": self.eta, "brackets": self.brackets, "order": self.order}

@@ -9,6 +9,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from snnsweep import lines
 from snnsweep.result import ON_THE_WAY
 from snnsweep.sweep.asha import Asha
 from snnsweep.sweep.tuning import trial_name
@@ -34,9 +35,9 @@ class RungScheduler(FIFOScheduler):
     def __init__(self, asha: Asha, file: Path):
         super().__init__()
         self.asha, self.file = asha, file
-        lines = _whole_lines(file)
-        if lines:
-            asha.load_state_dict({"settings": lines[0], "records": lines[1:]})
+        said = _said(file)
+        if said:
+            asha.load_state_dict({"settings": said[0], "records": said[1:]})
         else:
             self._append(asha.settings)
 
@@ -44,19 +45,21 @@ class RungScheduler(FIFOScheduler):
         """Args:
         result: a report of `SweepTrial`, flattened by Ray: `epoch`, `metrics/rung/<name>`.
         """
-        if "result" in result or result["epoch"] >= trial.config["flat"]["train.epochs"]:  # trained: the end comes next
+        if trial_name(trial) in self.asha.stopped:  # before a crash, which came before its row
+            return TrialScheduler.STOP
+        epochs = trial.config["flat"]["train.epochs"]
+        if "result" in result or result["epoch"] >= epochs:  # trained: the end comes next
             return TrialScheduler.CONTINUE
         known = len(self.asha.records)
         metrics = {name: result.get(f"metrics/{ON_THE_WAY}{name}") for name in self.asha.settings["metrics"]}
-        goes_on = self.asha.goes_on(trial_name(trial), result["epoch"], metrics)
+        goes_on = self.asha.goes_on(trial_name(trial), result["epoch"], metrics, epochs)
         for record in self.asha.records[known:]:
             self._append(record)
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
     def _append(self, line: dict[str, Any]) -> None:
         try:
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(f"\n{json.dumps(line)}")  # the line's end first: one that was cut short spoils no other
+            lines.append(self.file, json.dumps(line))
         except OSError as error:  # a full disk: what is lost is one trial's mark, and only for a resumed sweep
             _LOGGER.warning("%s could not be written (%s); a resumed sweep will not know %s", self.file, error, line)
 
@@ -64,11 +67,11 @@ class RungScheduler(FIFOScheduler):
         return type(self), (Asha(**self.asha.settings), self.file)
 
 
-def _whole_lines(file: Path) -> list[dict[str, Any]]:
-    lines = []
-    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:  # blank, or cut short by a crash or a full disk
-            continue
-    return lines
+def longest_of(file: Path) -> int | None:
+    """`longest` of the settings that a file of rungs was begun with; None where there is no such file."""
+    said = _said(file)
+    return int(said[0]["longest"]) if said else None
+
+
+def _said(file: Path) -> list[dict[str, Any]]:
+    return [line.said for line in lines.after(file) if line.said is not None]

@@ -3,11 +3,13 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 SWITCH = "TUNE_DISABLE_SIGINT_HANDLER"
+SAME_S = 1.0  # signals so close together are one: to the whole group of processes, and handed on by one of them
 
 
 @contextmanager
@@ -21,18 +23,22 @@ def ending_on_signal(on_first: Callable[[], None]) -> Iterator[None]:
         yield
         return
 
-    def first(number: int, frame: FrameType | None) -> None:
-        on_first()
-        for watched in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(watched, signal.default_int_handler)
-        os.kill(os.getpid(), signal.SIGUSR1)
+    came: list[float] = []
+
+    def received(number: int, frame: FrameType | None) -> None:
+        if came and time.monotonic() - came[0] > SAME_S:
+            raise KeyboardInterrupt
+        if not came:
+            came.append(time.monotonic())
+            on_first()
+            os.kill(os.getpid(), signal.SIGUSR1)
 
     setting = os.environ.get(SWITCH)
     os.environ[SWITCH] = "1"
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until Tune has its own: the default would end the process
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, first)
+        signal.signal(number, received)
     try:
         yield
     finally:

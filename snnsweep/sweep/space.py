@@ -29,6 +29,30 @@ MODULE = "snnsweep_space_"  # begins the name of an executed space
 SMOKE: Flat = {"data.subset": 32, "train.epochs": 1, "attack.samples": 16, "model.width": 0.125}
 
 
+def text_of(row: Mapping[Any, Any], facts: Mapping[str, Any]) -> str:
+    """The hash of the text that a trial of a sweep ran with.
+
+    Args:
+        row: of `results.parquet`; one of an older version has none, and the sweep had but one text then.
+        facts: of `sweep.json`.
+    """
+    named = row.get("space_sha256")
+    return named if isinstance(named, str) else str(facts["space"]["sha256"])
+
+
+def space_then(facts: Mapping[str, Any], sha256: str) -> "Space":
+    """A sweep's space with the text of that hash: the one it has now, or one that a resume with another replaced.
+
+    Raises:
+        SpaceError: `sweep.json` has no such text.
+    """
+    replaced = [start["space_before"] for start in facts.get("resumed", ()) if "space_before" in start]
+    for kept in (facts["space"], *replaced):
+        if kept["sha256"] == sha256:
+            return Space(kept["source"], kept["text"])
+    raise SpaceError(f"{facts['space']['source']}: sweep.json has no text of it with the hash {sha256}; restore it")
+
+
 @dataclass(frozen=True)
 class Space:
     """A space by its text, so that it travels to other processes and machines; it is executed when first used.

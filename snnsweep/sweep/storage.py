@@ -22,11 +22,14 @@ REMEDY = (
 )
 
 
-def check_storage(folder: Path) -> None:
+def check_storage(folder: Path, option: str = "--storage") -> None:
     """Refuses a folder that not every host sees, or may not write to. One host alone is not asked anything.
 
     The hosts that an autoscaler may bring cannot be asked: where no other host is up, the type of the file system
     decides.
+
+    Args:
+        option: that named the folder.
 
     Raises:
         UserError: with the hosts that lack it.
@@ -35,12 +38,12 @@ def check_storage(folder: Path) -> None:
     here = next((node["NodeManagerAddress"] for node in up if node["NodeID"] == nodes.own()), None)
     others = {node["NodeID"]: _name(node) for node in up if node["NodeManagerAddress"] != here}
     if others:
-        _ask_all(folder, others)
+        _ask_all(folder, others, option)
     elif (kind := _local(folder)) is not None:
         growth = nodes.growth()
         if growth.nodes > len(up) or not growth.told:
             raise UserError(
-                f"--storage {folder}: the cluster may grow, and hosts that join it will not see this folder, which "
+                f"{option} {folder}: the cluster may grow, and hosts that join it will not see this folder, which "
                 f"lies on a file system of this machine alone ({kind}); {REMEDY}"
             )
 
@@ -50,14 +53,14 @@ def _name(node: dict[str, str]) -> str:
     return name if name == address else f"{name} ({address})"
 
 
-def _ask_all(folder: Path, others: dict[str, str]) -> None:
+def _ask_all(folder: Path, others: dict[str, str], option: str) -> None:
     above = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
     marker = above / f".snnsweep-{uuid4().hex}"
     try:
         marker.touch(exist_ok=False)
     except OSError as error:
         raise UserError(
-            f"--storage {folder}: cannot write to {above}: {error.strerror}; give another --storage"
+            f"{option} {folder}: cannot write to {above}: {error.strerror}; give another {option}"
         ) from None
     try:
         answers = nodes.ask(others, _looking(), str(marker))
@@ -66,7 +69,7 @@ def _ask_all(folder: Path, others: dict[str, str]) -> None:
     problems = {name: answers.get(node, f"did not answer in {nodes.ANSWER_S} s") for node, name in others.items()}
     wrong = [f"{name} {problem}" for name, problem in sorted(problems.items()) if problem]
     if wrong:
-        raise UserError(f"--storage {folder}: not every host of the cluster has it: {'; '.join(wrong)}; {REMEDY}")
+        raise UserError(f"{option} {folder}: not every host of the cluster has it: {'; '.join(wrong)}; {REMEDY}")
 
 
 def _looking() -> Callable[[str], str]:
@@ -98,14 +101,21 @@ def _local(folder: Path) -> str | None:
     return found if found in LOCAL else None
 
 
+def local_folder(uri: str) -> Path | None:
+    """The folder that a URI names, as `file:///path` and `/path` do; None of a bucket."""
+    if "://" in uri and not uri.startswith("file:"):
+        return None
+    return Path(fs.FileSystem.from_uri(uri)[1])
+
+
 def check_checkpoints(uri: str) -> None:
-    """Writes a marker to where checkpoints shall go, and removes it again.
+    """Writes a marker to where checkpoints shall go, and removes it again. A folder is held to what `--storage` is.
 
     Args:
         uri: `s3://bucket/path`, `gs://bucket/path` or `file:///path`.
 
     Raises:
-        UserError: it cannot be written to from here; the reason in one line.
+        UserError: it cannot be written to from here; the reason in one line. Or not every host sees the folder.
     """
     problems: list[str] = [f"no answer in {BUCKET_S} s"]
     attempt = Thread(target=_try, args=(uri, problems), daemon=True)  # there is no other way to give up on pyarrow
@@ -117,6 +127,8 @@ def check_checkpoints(uri: str) -> None:
             "file:///path, of a bucket or folder that this host and the workers may write to (credentials come from "
             "the environment, as the platform's own tools take them)"
         )
+    if folder := local_folder(uri):
+        check_storage(folder, "--checkpoints")
 
 
 def _try(uri: str, problems: list[str]) -> None:

@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
+from snnsweep import lines
 from snnsweep.errors import UserError
 from snnsweep.result import Direction
 from snnsweep.tracking.address import redacted
@@ -58,21 +59,13 @@ class Journal(JournalFileBackend):
         super().append_logs(logs)
 
     def _mend(self) -> None:
-        if self._whole():
+        if lines.ends_whole(self._path):
             return
-        self._one_at_a_time.acquire()
+        self._one_at_a_time.acquire()  # another process may merely be in the middle of its line
         try:
-            if not self._whole():  # another process was not merely in the middle of its line
-                os.truncate(self._path, self._path.read_bytes().rfind(b"\n") + 1)
+            lines.take_off_half(self._path)
         finally:
             self._one_at_a_time.release()
-
-    def _whole(self) -> bool:
-        with self._path.open("rb") as file:
-            if not file.seek(0, os.SEEK_END):
-                return True
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
 
     @staticmethod
     def _free(lock: Path) -> None:
@@ -88,7 +81,7 @@ def open_study(
     objectives: Mapping[str, Direction],
     sampler: Callable[[int], BaseSampler],
     url: str | None = None,
-    fresh: bool = False,
+    fresh: bool | None = None,
 ) -> optuna.Study:
     """The sweep's study, begun where there is none.
 
@@ -97,15 +90,18 @@ def open_study(
         sampler: makes one from the number of trials that the study holds; see `samplers.seeded`.
         url: a database (`sqlite:///`, `postgresql://`, `mysql://`) or `journal:///PATH`; by default a journal file in
             the folder. `optuna-dashboard` opens all of them.
-        fresh: refuse a study that has trials.
+        fresh: True refuses a study that has trials, False one that is yet to be begun.
 
     Raises:
-        UserError: the study cannot be opened, has other objectives, or, where `fresh`, has trials.
+        UserError: the study cannot be opened, has other objectives, or is not as `fresh` says.
     """
     place = _place(folder, url)
     try:
         storage = _storage(folder, url)
-        if name not in optuna.study.get_all_study_names(storage):
+        if name not in (there := optuna.study.get_all_study_names(storage)):
+            if fresh is False:
+                others = f" but {', '.join(map(repr, there))}" if there else ""
+                raise UserError(f"{place} holds no study {name!r}{others}; restore the sweep's own")
             optuna.create_study(storage=storage, study_name=name, directions=list(objectives.values()))
         study = optuna.load_study(storage=storage, study_name=name)
         trials = len(study.get_trials(deepcopy=False))

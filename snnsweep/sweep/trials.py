@@ -18,7 +18,7 @@ from snnsweep.models import SNN
 from snnsweep.models.mix import Mix
 from snnsweep.results import store
 from snnsweep.sweep.checkpoints import newest_first, place_of, read_newest
-from snnsweep.sweep.space import Space
+from snnsweep.sweep.space import space_then, text_of
 from snnsweep.tracking.address import artifacts_of
 from snnsweep.tracking.mlflow import Tracker
 
@@ -42,7 +42,7 @@ class EndedTrial:
 
 
 def load_trial(folder: Path, trial_id: str, data_dir: Path | None = None) -> EndedTrial:
-    """A finished trial's model, in eval mode, from its last checkpoint.
+    """A finished trial's model, in eval mode, from its last checkpoint, with the space's text that it ran with.
 
     Args:
         folder: the sweep's.
@@ -59,7 +59,7 @@ def load_trial(folder: Path, trial_id: str, data_dir: Path | None = None) -> End
     row = rows[trial_id]
     if row["status"] not in ("finished", "infeasible"):
         raise UserError(f"trial {trial_id} {row['status']} ({row['cause']}); take one that finished")
-    Space(facts["space"]["source"], facts["space"]["text"]).load()  # for the parts that it registers
+    space_then(facts, text_of(row, facts)).load()  # for the parts that it registers
     config = TrialConfig.from_flat(flat_of(row))
     device = device_of("auto")
     weights = _weights(newest_first(place_of(folder), trial_id), device, config.train.epochs)

@@ -16,13 +16,16 @@ from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.result import ON_THE_WAY, Result, Status
 from snnsweep.results.store import Store
 from snnsweep.sweep.asha import Asha
+from snnsweep.sweep.blame import is_no_end
 from snnsweep.sweep.checkpoints import keep_newest
-from snnsweep.sweep.ledger import OPEN_ENDED, told
+from snnsweep.sweep.ledger import GIVEN_UP, OPEN_ENDED, told
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.search import Teller
-from snnsweep.sweep.tuning import Ender, trial_name
+from snnsweep.sweep.tries import Tries, cause_of, error_of, host_of
+from snnsweep.sweep.tuning import LOST_WORKERS, Ender, trial_name
 from snnsweep.tracking.spool import Spool
 
+IN_A_ROW = 3  # trials that are given up with none that ends between them: it is not one machine, or it takes them all
 ERRORS = "errors"  # in a sweep's folder: the tracebacks of failed trials
 _LOGGER = logging.getLogger("snnsweep")
 
@@ -38,10 +41,13 @@ class Recorder(tune.Callback):
         epochs: that trials of an earlier start of the sweep had trained.
         ender: is told to end the sweep where rows cannot be written any more.
         asha: who stopped whom at which rung.
+        text: hash of the space's, for the rows of trials that did not come to an end of their own.
 
     Attributes:
         trouble: why the sweep cannot go on; None while it can.
-        lost: what Ray gave up with tries left, as it does when it dies itself; such trials have not ended.
+        lost: that Ray gave up a trial with tries left; such trials have not ended, and are taken up by another run.
+        given_up: trials that no machine brought to an end, with the last error of each. They have not ended either, but
+            only a resumed sweep tries them again.
     """
 
     def __init__(
@@ -55,11 +61,14 @@ class Recorder(tune.Callback):
         ender: Ender,
         asha: Asha | None,
         epochs: Mapping[str, int],
+        text: str = "",
     ):
         self.store, self.teller, self.spool, self.progress, self.listener = store, teller, spool, progress, listener
-        self.place, self.ender, self.asha, self.epochs = place, ender, asha, epochs
+        self.place, self.ender, self.asha, self.epochs, self.text = place, ender, asha, epochs, text
         self.trouble: Exception | None = None
         self.lost: Exception | None = None
+        self.given_up: dict[str, str] = {}
+        self._tries, self._in_a_row = Tries(), 0
         self._ended: set[str] = set()
         self._since: dict[str, float] = {}
         self._at_rung: dict[str, dict[str, float]] = {}  # what was measured at the last one
@@ -70,13 +79,21 @@ class Recorder(tune.Callback):
         """Ray pickles its callbacks; files, server and terminal stay with this process."""
         return {}
 
+    def begin(self) -> None:
+        """A run of Ray's begins, with trials of its own."""
+        self.lost, self._met = None, 0
+
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         new = [trial for trial in trials[self._met :] if trial_name(trial) not in self._ended]
-        self._open |= {trial_name(trial): trial for trial in new}
+        for trial in new:
+            if self._open.get(name := trial_name(trial)) is not trial:
+                self._tries.begin(trial)
+            self._open[name] = trial
         self._met = len(trials)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._met = 0  # Ray puts it at the end of its list, which else only grows
+        self._tries.lose(trial)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         name = trial_name(trial)
@@ -94,7 +111,9 @@ class Recorder(tune.Callback):
         if name in self._ended:
             return
         if "result" in result:
-            self._end(trial, Result.model_validate_json(result["result"]), result["traceback"])
+            if self.asha and name in self.asha.stopped:  # before a crash; it has gone on to its end since
+                return  # `on_trial_complete` has its row
+            self._end(trial, Result.model_validate_json(result["result"]), result["traceback"], result.get("text", ""))
         elif "metrics" in result:
             self.progress.running[name] = result["epoch"]
             if found := _of_rung(result["metrics"]):
@@ -113,13 +132,35 @@ class Recorder(tune.Callback):
                 _LOGGER.warning("%s: older checkpoints could not be deleted (%s)", name, error)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        cause, error = cause_of(trial), error_of(trial)
-        if isinstance(error, OSError | ArrowException | SnnSweepError):  # the disk's, the bucket's, the machine's
-            self._stop_for(SnnSweepError(f"{trial_name(trial)} could not go on, which is no fault of its own: {cause}"))
-        elif trial.should_recover():
-            self.lost = SnnSweepError(f"Ray lost {trial_name(trial)} and did not start it again: {cause}")
+        cause, name = cause_of(trial), trial_name(trial)
+        self._tries.lose(trial)
+        if name not in self._ended and self._tries.left(trial):
+            self.lost = SnnSweepError(f"Ray lost {name} and did not start it again: {cause}")
+        elif is_no_end(error_of(trial)):
+            self._give_up(trial, f"{cause}{host_of(trial)}")
         else:
             self._end(trial, self._unfinished(trial, "failed", cause))
+
+    def _give_up(self, trial: Trial, cause: str) -> None:
+        """That says nothing of the variant: the study has it running still, and a resumed sweep goes on with it."""
+        name = trial_name(trial)
+        if name in self._ended:
+            return
+        self.given_up[name] = cause
+        self._in_a_row += 1
+        said = (f"last tried without success: {cause}",)
+        self._end(trial, self._unfinished(trial, "stopped", GIVEN_UP).model_copy(update={"warnings": said}))
+        if self._in_a_row >= IN_A_ROW:
+            self._stop_for(self.without_end())
+
+    def without_end(self) -> SnnSweepError:
+        """What is said of the trials that were given up."""
+        listed = "; ".join(f"{name}: {cause}" for name, cause in list(self.given_up.items())[-IN_A_ROW:])
+        count = len(self.given_up)
+        trials = "1 trial has" if count == 1 else f"{count} trials have"
+        return SnnSweepError(
+            f"{trials} no end, since the machines failed, {LOST_WORKERS + 1} times for each ({listed})"
+        )
 
     def stop_rest(self, cause: str) -> None:
         """Rows for the trials that were chosen but had not ended when the sweep did. The study has them running still.
@@ -153,13 +194,13 @@ class Recorder(tune.Callback):
         epochs = self.progress.running.get(trial_name(trial), 0)
         return Result(status=status, config=config, cause=cause, epochs=epochs)
 
-    def _end(self, trial: Trial, result: Result, traceback: str = "") -> None:
+    def _end(self, trial: Trial, result: Result, traceback: str = "", text: str = "") -> None:
         name = trial_name(trial)
         if name in self._ended or self.trouble:
             return
         found = next(filter(None, map(_of_rung, reversed(result.history))), self._at_rung.pop(name, {}))
         result = result.model_copy(update={"metrics": found | result.metrics})
-        row = result.row(name)
+        row = result.row(name) | {"space_sha256": text or self.text}
         if result.status == "failed":  # what was asked for, also where no config could be made of it
             row |= dict.fromkeys(result.config.to_flat()) | trial.config["flat"]
         said = (result.status, result.metrics, result.warnings, result.cause, result.epochs, result.verdict)
@@ -170,6 +211,7 @@ class Recorder(tune.Callback):
             self.store.add(row)
             self.spool.end_trial(name, *said)
             if result.cause not in OPEN_ENDED:
+                self._in_a_row = 0
                 self.teller.tell(trial.config["number"], *told(row, self.progress.objectives))
         except (SnnSweepError, OSError, OptunaError) as error:
             self._stop_for(error)
@@ -198,15 +240,3 @@ def keep_traceback(folder: Path, name: str, text: str) -> None:
         errors = folder / ERRORS
         errors.mkdir(exist_ok=True)
         (errors / f"{name}.txt").write_text(text)
-
-
-def cause_of(trial: Trial) -> str:
-    """The last line of the error that ended a trial: `ValueError: ...`."""
-    inner = error_of(trial)
-    return f"{type(inner).__name__}: {inner}".strip().splitlines()[-1] if inner else "the trial's process was lost"
-
-
-def error_of(trial: Trial) -> Any:
-    """The error that ended a trial, as it was raised there."""
-    error = trial.get_pickled_error()
-    return getattr(error, "cause", None) or error

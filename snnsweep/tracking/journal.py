@@ -1,6 +1,5 @@
 """A file of calls that outlives its process, and how far they have been told."""
 
-import errno
 import json
 import logging
 import os
@@ -11,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from snnsweep import lines
+
 SPOOL, DELIVERED = "tracking.jsonl", "tracking.delivered"  # in a sweep's folder
 _IN_MEMORY = 10_000  # calls that wait for room on a full disk
 _LOGGER = logging.getLogger("snnsweep")
@@ -19,8 +20,8 @@ _LOGGER = logging.getLogger("snnsweep")
 class Journal:
     """Calls as JSON lines in `tracking.jsonl`, read in the order in which they were written.
 
-    One process at a time. In it any thread may `append`, and one may read. A line that was cut short, by a crash
-    or a full disk, is passed over and spoils no other one. Memory does not grow with what is left to read.
+    One process at a time. In it any thread may `append`, and one may read. A line that was cut short or damaged is
+    passed over (`snnsweep.lines`). Memory does not grow with what is left to read.
 
     Args:
         folder: it exists.
@@ -34,8 +35,7 @@ class Journal:
     def __init__(self, folder: Path, run_id: str | None = None, warn: Callable[[str], None] = _LOGGER.warning):
         self.file, self._mark, self._warn = folder / SPOOL, folder / DELIVERED, warn
         self._lock = threading.Lock()
-        self._unwritten: deque[tuple[bytes, int]] = deque()  # lines, and how many calls each of them is
-        self._whole = not self.file.exists()  # whether the file ends where a line ends
+        self._unwritten: deque[tuple[str, int]] = deque()  # lines, and how many calls each of them is
         self._full = False
         self._read = self._next = self._marked()
         self._left = sum(1 for _ in self._calls(self._read))
@@ -84,7 +84,7 @@ class Journal:
             self._left -= 1
 
     def _put(self, said: dict[str, Any], count: int) -> None:
-        line = json.dumps(said, allow_nan=False).encode() + b"\n"
+        line = json.dumps(said, allow_nan=False)
         with self._lock:
             if len(self._unwritten) < _IN_MEMORY:
                 self._unwritten.append((line, count))
@@ -94,18 +94,11 @@ class Journal:
         if not self._unwritten:
             return
         try:
-            with self.file.open("ab", buffering=0) as file:
-                while self._unwritten:
-                    line, count = self._unwritten[0]
-                    line = line if self._whole else b"\n" + line
-                    self._whole = False
-                    if file.write(line) < len(line):
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    self._whole = True
-                    self._unwritten.popleft()
-                    self._left += count
-                if synced:
-                    os.fsync(file.fileno())
+            while self._unwritten:
+                line, count = self._unwritten[0]
+                lines.append(self.file, line, synced=synced and len(self._unwritten) == 1)
+                self._unwritten.popleft()
+                self._left += count
             self._full = False
         except OSError as error:
             if not self._full:
@@ -127,13 +120,4 @@ class Journal:
 
     def _objects(self, start: int) -> Iterator[tuple[dict[str, Any], int]]:
         """The whole lines from byte `start` on, each with the byte after it."""
-        if not self.file.exists():
-            return
-        with self.file.open("rb") as file:
-            file.seek(start)
-            for line in file:
-                start += len(line)
-                with suppress(ValueError):  # blank, or cut short
-                    said = json.loads(line)
-                    if isinstance(said, dict):
-                        yield said, start
+        return ((line.said, line.end) for line in lines.after(self.file, start) if line.said is not None)

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -17,7 +17,9 @@ from losses import Kept, kept
 sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
 from serving import free_port, server
 
+BROKEN = 2  # of the troubled trials have no attack
 EARLY = 0.25  # of the moments are in the seconds before anything was trained
+IMPATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}  # else Ray gives a driver up that lost it after a minute
 AHEAD = 14  # of the others lie at most so many batches and attacks away
 
 
@@ -75,10 +77,11 @@ def disk_full(scene: Scene, rng: Random) -> None:
     filler = scene.storage / "filler"
     with filler.open("ab", buffering=0) as file:
         while scene.driver.exitcode is None:
-            with suppress(OSError):
+            try:
                 file.write(bytes(4096))
-                continue
-            time.sleep(0.02)
+            except OSError:
+                scene.release()
+                time.sleep(0.02)
     code = scene.wait()
     filler.unlink()
     assert code == 1, scene.output
@@ -129,6 +132,11 @@ def parquet_broken(scene: Scene, rng: Random) -> None:
         path.write_bytes(content)
 
 
+def all_damaged(scene: Scene, rng: Random) -> None:
+    for damage in (ray_state_gone, checkpoint_cut, study_cut, parquet_broken):
+        damage(scene, rng)
+
+
 ENDS: dict[str, Callable[[Scene, Random], None]] = {
     "driver killed": driver_killed,
     "machine killed": machine_killed,
@@ -140,6 +148,7 @@ ENDS: dict[str, Callable[[Scene, Random], None]] = {
     "checkpoint cut": checkpoint_cut,
     "study's last line cut": study_cut,
     "results.parquet broken": parquet_broken,
+    "the last four at once": all_damaged,
 }
 
 
@@ -261,17 +270,20 @@ def tracking(home: Path, port: int | None = None) -> Iterator[str]:
 
 def server_down(home: Path, scene: Scene, seconds: float) -> int:
     """Gone in the middle for a while, and before the end; `snnsweep sync` delivers the rest. The server's port."""
-    with ExitStack() as first:
-        uri = first.enter_context(tracking(home))
+    attacks = scene.trials - BROKEN * ("SNNSWEEP_FAULTS_TROUBLED" in scene.env)
+    scene.hold(1)
+    with tracking(home) as uri:
         scene.run("--tracking-uri", uri, "--time-budget", "3600")
         scene.until(lambda: len(scene.lines()) >= 1)
     scene.clock.touch()  # the driver's clock jumps too
+    scene.hold(attacks - 1)
     end = time.monotonic() + seconds
     scene.until(lambda: time.monotonic() > end)
     scene.clock.unlink()
     port = int(uri.rpartition(":")[2])
     with tracking(home, port):
         scene.until(lambda: len(scene.lines()) >= scene.trials - 1)
+    scene.release()
     code = scene.wait()
     assert f"snnsweep sync {scene.folder}" in scene.output, scene.output
     with tracking(home, port):

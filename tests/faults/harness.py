@@ -16,7 +16,7 @@ from snnsweep.sweep.ledger import has_ended
 
 SPACE = Path(__file__).with_name("what_is_lost.py")
 TRIALS = 6
-PATIENCE_S = 240  # for whatever takes seconds on an idle machine
+PATIENCE_S = 900  # for whatever takes seconds on an idle machine: reached where something hangs, and not on a busy one
 DAY_S = 86400
 # Processes that have imported everything already: half of what a start costs, and there are many.
 _FORKS = multiprocessing.get_context("forkserver")
@@ -64,8 +64,8 @@ class Scene:
         self.storage = storage or home / "sweeps"
         self.folder = self.storage / home.name
         self.notes_file, self.clock = home / "notes.jsonl", home / "clock"
+        self._hold = home / "hold"
         own = {"SNNSWEEP_FAULTS_NOTES": str(self.notes_file), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
-        own["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"  # after a minute else Ray gives a driver up that lost it
         self.env = {**os.environ, **own, **(env or {})}
         self.started: list[float] = []  # seconds since 1970
         self._drivers: list[multiprocessing.context.ForkServerProcess] = []
@@ -123,6 +123,16 @@ class Scene:
             assert time.monotonic() < end, f"not in {patience_s} s:\n{self.output}"
             time.sleep(0.02)
         return True
+
+    def hold(self, attacks: int) -> None:
+        """No trial goes on once that many have begun their final attacks; each notes the batch that it waits in."""
+        draft = self._hold.with_name("hold.tmp")
+        draft.write_text(str(attacks))
+        draft.replace(self._hold)
+
+    def release(self) -> None:
+        """All go on."""
+        self._hold.unlink(missing_ok=True)
 
     def kill_driver(self) -> None:
         """SIGKILL for it alone: Ray has to notice by itself."""

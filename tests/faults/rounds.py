@@ -61,7 +61,8 @@ def ended(tally: Tally, home: Path, rng: Random, times: int) -> None:
                 click.echo(f"{tally.fault}: nobody may mount a small disk here", err=True)
                 return
             name = f"{tally.fault.replace(' ', '-').replace(chr(39), '')}-{tally.sweeps}"
-            scene = Scene(home / name, seed=rng.randrange(1000), storage=storage)
+            env = faults.IMPATIENT if tally.fault == "Ray killed" else {}
+            scene = Scene(home / name, seed=rng.randrange(1000), storage=storage, env=env)
             try:
                 some = 1 if small else times - tally.times
                 done, before = faults.ended_again_and_again(scene, rng, faults.ENDS[tally.fault], some)

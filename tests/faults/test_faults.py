@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 
 import faults
 import pytest
@@ -11,10 +10,6 @@ from harness import Scene
 from losses import Losses, kept, losses
 
 from snnsweep import load_results
-from snnsweep.results.store import Store
-from snnsweep.sweep.progress import Progress
-from snnsweep.sweep.tuning import Ender, trial_name
-from snnsweep.sweep.watch import Recorder
 
 pytestmark = pytest.mark.slow
 
@@ -32,24 +27,10 @@ def scene(tmp_path: Path, storage: Path, request: pytest.FixtureRequest) -> Iter
     scene.close()
 
 
-def test_a_trial_that_ray_gave_up_with_tries_left_has_not_ended(tmp_path: Path) -> None:
-    """Where Ray dies, a second error meets a trial that waits for its next try, and Ray calls that its end."""
-    place, progress = str(tmp_path), Progress(1, {}, 1)
-    ends: list[tuple[str, str]] = []
-    recorder = Recorder(Store(tmp_path), None, None, progress, lambda _: None, place, Ender(), None, {})
-    recorder._end = lambda trial, result: ends.append((trial_name(trial), result.status))
-    trial = SimpleNamespace(config={"number": 0, "flat": {}}, get_pickled_error=lambda: None)
-    trial.should_recover = lambda: True
-    recorder.on_trial_error(0, [trial], trial)
-    assert (ends, "Ray lost t0000" in str(recorder.lost)) == ([], True)
-    trial.should_recover = lambda: False
-    recorder.on_trial_error(0, [trial], trial)
-    assert ends == [("t0000", "failed")]
-
-
 def test_driver_and_workers_are_killed_and_files_are_damaged(scene: Scene) -> None:
     """Killed with a row on the disk of which nobody else knows yet."""
     rng = Random(0)
+    scene.hold(2)
     scene.run()
     assert scene.until(lambda: len(scene.lines()) >= 2)
     scene.kill_driver()
@@ -61,6 +42,7 @@ def test_driver_and_workers_are_killed_and_files_are_damaged(scene: Scene) -> No
     code, said = scene.call("resume", str(scene.folder))
     assert (code, "another process is at work there" in said) == (2, True), said
     assert scene.until(lambda: faults.worker_killed(scene, rng, {}))
+    scene.release()
     assert scene.wait() == 0, scene.output
     found = losses(scene, before)
     assert not found.bad
@@ -89,6 +71,7 @@ def test_a_full_disk_and_sigterm(tmp_path: Path) -> None:
             pytest.skip("mounting a small disk is not permitted here")
         scene = Scene(tmp_path / "full", storage=disk)
         try:
+            scene.hold(1)
             scene.run()
             assert scene.until(lambda: len(scene.lines()) >= 1)
             before = kept(scene)
@@ -108,17 +91,20 @@ def test_a_full_disk_and_sigterm(tmp_path: Path) -> None:
 
 def test_nodes_vanish_one_after_the_other(scene: Scene) -> None:
     """The second one costs the sweep nothing; with the head Ray is gone, and the driver ends."""
+    scene.env |= faults.IMPATIENT
     nodes = faults.Nodes(scene.home)
     try:
         nodes.add()
+        scene.hold(0)
         scene.run("--address", nodes.address)
         assert scene.until(lambda: len({note["pid"] for note in scene.notes()}) >= 2)
         nodes.remove()
-        ended = len(scene.lines())
-        assert scene.until(lambda: len(scene.lines()) > ended)
+        scene.hold(1)
+        assert scene.until(lambda: len(scene.lines()) >= 1)
         nodes.remove(0)
         faults.ended_without_ray(scene)
         before = kept(scene)
+        scene.release()
         scene.resume()
         assert scene.wait() == 0, scene.output
         found = losses(scene, before)

@@ -1,13 +1,16 @@
 """What is lost when it is killed?
 
 The space of tests/faults. Workers leave a line for each batch that they train, and for each attack that they begin, in
-the file that SNNSWEEP_FAULTS_NOTES names. Every trial is known by its weight decay, which no other one has.
+the file that SNNSWEEP_FAULTS_NOTES names; a file `hold` beside it makes them wait. Every trial is known by its weight
+decay, which no other one has.
 """
 
+import fcntl
 import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -31,16 +34,39 @@ FIXED = {
 
 
 def note(what):
+    """A line about the batch or attack that is about to begin, once it may."""
     frame = sys._getframe()
     while frame and not isinstance(frame.f_locals.get("self"), Trainer | Measurement):
         frame = frame.f_back
-    if frame and "SNNSWEEP_FAULTS_NOTES" in os.environ:
-        owner = frame.f_locals["self"]
-        said = {"what": what, "trial": owner.config.train.weight_decay, "pid": os.getpid(), "at": time.time()}
-        said["epoch"] = getattr(owner, "epochs_done", None)
-        file = os.open(os.environ["SNNSWEEP_FAULTS_NOTES"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.write(file, f"{json.dumps(said)}\n".encode())
-        os.close(file)
+    if not frame or "SNNSWEEP_FAULTS_NOTES" not in os.environ:
+        return
+    owner = frame.f_locals["self"]
+    said = {"what": what, "trial": owner.config.train.weight_decay, "pid": os.getpid()}
+    said["epoch"] = getattr(owner, "epochs_done", None)
+    notes = Path(os.environ["SNNSWEEP_FAULTS_NOTES"])
+    while not written(notes, said):
+        time.sleep(0.05)
+    broken = owner.config.neuron.name == "raising" or owner.config.train.lr > 1  # comes to no attack
+    while what == "batch" and not broken and held(notes):
+        time.sleep(0.05)
+
+
+def written(notes, said):
+    """Whether a note was written; an attack that the test holds up has none."""
+    with notes.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # of those that are free to begin, one after the other
+        if said["what"] == "attack" and held(notes):
+            return False
+        file.write(f"{json.dumps(said | {'at': time.time()})}\n")
+        return True
+
+
+def held(notes):
+    """Whether as many attacks have begun as the test wants to see (`Scene.hold`)."""
+    try:
+        return notes.read_text().count('"attack"') >= int(notes.with_name("hold").read_text())
+    except FileNotFoundError:
+        return False
 
 
 @models.register("noted")

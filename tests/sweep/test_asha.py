@@ -21,7 +21,9 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from snnsweep.errors import UserError
 from snnsweep.result import Direction
 from snnsweep.results.front import non_dominated
-from snnsweep.sweep.asha import Asha, Fronts, crowding, epsilon_net, rungs
+from snnsweep.sweep.asha import Asha, Fronts, crowding, epsilon_net
+from snnsweep.sweep.brackets import Brackets, rungs
+from snnsweep.sweep.cluster import start_here
 from snnsweep.sweep.scheduler import RUNGS, RungScheduler
 
 Costs = Sequence[float]
@@ -160,7 +162,7 @@ def test_decides_as_the_transcription(seed: int, eta: int, brackets: int, order:
     metrics = {name: THREE[name] for name in names}
     reports = recorded_curves(seed, trials=60, longest=12)
     asha = Asha(metrics, 12, eta=eta, brackets=brackets, order=order, seed=seed)
-    first_rung = {trial: eta ** asha.bracket(trial) for trial, _, _ in reports}
+    first_rung = {trial: eta ** asha.brackets.of(trial) for trial, _, _ in reports}
     assert len(set(first_rung.values())) == brackets
     expected = plain_decisions(reports, metrics, eta, order, first_rung)
     assert decisions_of(asha, reports) == expected
@@ -361,15 +363,25 @@ def test_rungs() -> None:
     assert Asha(THREE, 1).goes_on("t", 1, {})  # nothing to decide
 
 
+def test_a_trial_meets_each_rung_before_its_own_last_epoch() -> None:
+    """Also beyond the longest of the variants that were sampled when the sweep began."""
+    brackets = Brackets(2, 3, (0.0, 1.0))
+    assert [epoch for epoch in range(1, 200) if Brackets(2, 3).meets("t", epoch, 162)] == [2, 6, 18, 54]
+    assert [epoch for epoch in range(1, 200) if brackets.meets("t", epoch, 163)] == [6, 18, 54, 162]
+    asha = Asha(ONE, 9)
+    assert [asha.goes_on(f"t{rank}", 27, {"score": 9 - rank}, 28) for rank in range(3)] == [True, True, False]
+    assert [asha.goes_on(f"t{rank}", 27, {"score": rank}) for rank in range(3, 9)] == [True] * 6  # of 9 epochs
+
+
 def test_brackets_have_hyperbands_shares_and_a_seed() -> None:
     """Three rungs, eta 3: 27 / 4, 9 / 3, 3 / 2 and 1 of 12.25."""
     names = [f"t{number:04d}" for number in range(4000)]
-    drawn = [Asha(ONE, 27, brackets=4, seed=1).bracket(name) for name in names]
+    drawn = [Asha(ONE, 27, brackets=4, seed=1).brackets.of(name) for name in names]
     for bracket, share in enumerate([6.75, 3, 1.5, 1]):
         assert drawn.count(bracket) / 4000 == pytest.approx(share / 12.25, abs=0.03)
     again, other = Asha(ONE, 27, brackets=4, seed=1), Asha(ONE, 27, brackets=4, seed=2)
-    assert [again.bracket(name) for name in reversed(names)] == drawn[::-1]  # whoever comes first
-    assert [other.bracket(name) for name in names] != drawn
+    assert [again.brackets.of(name) for name in reversed(names)] == drawn[::-1]  # whoever comes first
+    assert [other.brackets.of(name) for name in names] != drawn
 
 
 @pytest.mark.parametrize(
@@ -445,6 +457,15 @@ def test_a_trial_that_is_trained_is_not_compared(tmp_path: Path) -> None:
     assert scheduler.asha.records == []
 
 
+def test_who_was_stopped_before_a_crash_cannot_finish_after_it(tmp_path: Path) -> None:
+    """It had trained to its end when the driver died, and its row was not written."""
+    scheduler = RungScheduler(Asha(ONE, 9), tmp_path / RUNGS)
+    assert [told(scheduler, i, 9 - i) for i in range(3)] == ["CONTINUE", "CONTINUE", "STOP"]
+    again = RungScheduler(Asha(ONE, 9), tmp_path / RUNGS)
+    assert told(again, 2, 100, epoch=9) == "STOP"
+    assert told(again, 1, 100, epoch=9) == "CONTINUE"
+
+
 EPOCHS = 4
 TRIALS = 10
 
@@ -496,7 +517,7 @@ class Witness(tune.Callback):
 
 @pytest.fixture
 def cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    start_here(num_cpus=2)
     yield
     ray.shutdown()
 

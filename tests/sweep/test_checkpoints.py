@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from snnsweep.errors import UserError
+from snnsweep.sweep import checkpoints
 from snnsweep.sweep.checkpoints import (
     STATE,
+    check_vacant,
     keep_newest,
     newest_first,
     next_run,
@@ -54,6 +57,37 @@ def test_a_state_that_cannot_be_read_is_passed_over(damage: str, place: str, tmp
     assert read_newest(newest_first(place, "t0003"))["epoch"] == 1
     assert read_newest(newest_first(place, "t0003"), key="model") == {}
     assert read_newest([]) == {}
+
+
+@pytest.mark.parametrize("broken", ["reading", "unpacking"])
+def test_a_state_that_cannot_be_read_just_now_is_not_passed_over(
+    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """An epoch of training, or all of it, would be done again without a word."""
+    put(tmp_path, "ray", 1, epoch=1)
+    newest = put(tmp_path, "ray", 2, epoch=2)
+    paths = newest_first(str(tmp_path), "t0003")
+    if broken == "reading":
+        newest.unlink()
+        newest.mkdir()  # opens, for nobody
+        with pytest.raises(OSError, match="directory"):
+            read_newest(paths)
+    else:
+        full = lambda *args, **kwargs: (_ for _ in ()).throw(torch.OutOfMemoryError("out of memory"))  # noqa: E731
+        monkeypatch.setattr(checkpoints.torch, "load", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            read_newest(paths)
+
+
+def test_a_new_sweep_does_not_take_over_what_another_one_left(tmp_path: Path):
+    given = f"file://{tmp_path}"
+    check_vacant(Path("anywhere/mine"), given)
+    (tmp_path / "mine" / "errors").mkdir(parents=True)
+    put(tmp_path / "other", "ray", 0)
+    check_vacant(Path("anywhere/mine"), given)
+    put(tmp_path / "mine", "ray-2", 0)
+    with pytest.raises(UserError, match=rf"--checkpoints {given}: checkpoints of a sweep .* 'mine' .* another --name"):
+        check_vacant(Path("elsewhere/mine"), given)
 
 
 def test_no_code_is_run(tmp_path: Path):

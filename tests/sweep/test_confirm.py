@@ -18,6 +18,7 @@ from snnsweep.data import Data
 from snnsweep.errors import UserError
 from snnsweep.measurement import Measurement
 from snnsweep.results import store
+from snnsweep.sweep.cluster import start_here
 from snnsweep.sweep.confirm import Confirmation
 from snnsweep.sweep.lock import alone_in
 from snnsweep.sweep.trials import load_trial
@@ -64,7 +65,7 @@ def space(trial):
 @pytest.fixture(scope="module", autouse=True)
 def one_cluster() -> Iterator[None]:
     """One local cluster for the whole file: starting one takes ten seconds."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    start_here(num_cpus=2)
     yield
     ray.shutdown()
 

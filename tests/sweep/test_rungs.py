@@ -1,9 +1,12 @@
 """`RUNGS` of a space: what it means, and every mistake in it."""
 
+from pathlib import Path
+
 import pytest
 
-from snnsweep.config import TrialConfig
+from snnsweep import ResumedSweep, Sweep
 from snnsweep.errors import SpaceError, UserError
+from snnsweep.sweep.scheduler import RUNGS, RungScheduler
 from snnsweep.sweep.space import Space
 
 
@@ -42,13 +45,42 @@ def test_every_mistake_at_once():
         _ = space("{}", '("time/attack_s",)').rungs
 
 
-def test_the_longest_variant_decides_where_the_rungs_are():
-    variants = [TrialConfig.from_flat({"train.epochs": epochs}) for epochs in (4, 28, 9)]
+def test_what_is_asked_of_successive_halving():
     rungs = space('{"grace": 3, "eta": 3}').rungs
-    asha = rungs.asha(variants, 5)
+    asha = rungs.asha(28, 5)
     assert asha.rungs == (3, 9, 27)
     assert asha.settings["seed"] == 5
-    assert rungs.asha([TrialConfig.from_flat({"train.epochs": 3})], 5) is None
-    many = space('{"grace": 3, "brackets": 5}').rungs
+    assert rungs.asha(3, 5) is None
     with pytest.raises(UserError, match="brackets=5: at most 4"):
-        many.asha(variants, 5)
+        space('{"grace": 3, "brackets": 5}').rungs.asha(28, 5)
+
+
+def sweep(epochs: int, folder: Path, **given) -> Sweep:
+    text = f'RUNGS = {{"grace": 3, "eta": 2, "brackets": 2}}\nFIXED = {{"train.epochs": {epochs}}}\n'
+    return Sweep(Space("mine.py", f"{text}def space(trial): return {{}}\n"), storage=folder, name="s", **given)
+
+
+def test_rungs_that_no_variant_meets_are_refused(tmp_path: Path):
+    begun = sweep(3, tmp_path)
+    with pytest.raises(UserError, match=r"none of 16 sampled variants trains longer than 3 epochs, .*lower grace"):
+        begun._space_works()
+    tiny = sweep(3, tmp_path, smoke=True)
+    tiny._space_works()
+    assert tiny.asha is None
+
+
+def test_rungs_go_on_as_they_were_begun(tmp_path: Path):
+    """The variants are longer, or shorter than the first rung, by an allowed change of the space."""
+    begun = sweep(7, tmp_path)
+    begun._space_works()
+    begun.folder.mkdir()
+    RungScheduler(begun.asha, begun.folder / RUNGS)
+    for epochs in (2, 30):
+        resumed = sweep(epochs, tmp_path)
+        resumed.__class__ = ResumedSweep
+        resumed._space_works()
+        assert RungScheduler(resumed.asha, resumed.folder / RUNGS).asha.brackets == begun.asha.brackets
+    old = sweep(2, tmp_path / "old")  # before they were refused
+    old.__class__ = ResumedSweep
+    old._space_works()
+    assert old.asha is None

@@ -209,6 +209,15 @@ def test_a_new_sweep_takes_no_study_that_has_trials(tmp_path: Path):
         opened(tmp_path, fresh=True)
 
 
+def test_a_resumed_sweep_begins_no_study(tmp_path: Path):
+    """In the journal of another sweep, say, which stays as it was."""
+    opened(tmp_path)
+    before = (tmp_path / STUDY_FILE).read_bytes()
+    with pytest.raises(UserError, match=r"holds no study 't' but 's'; restore the sweep's own"):
+        open_study(tmp_path, "t", OBJECTIVES, RANDOM, fresh=False)
+    assert (tmp_path / STUDY_FILE).read_bytes() == before
+
+
 def test_a_study_that_lacks_trials_that_ran_is_refused(tmp_path: Path):
     study = opened(tmp_path)
     asked(study, 3)

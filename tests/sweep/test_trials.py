@@ -1,5 +1,6 @@
 """Models of finished trials, and mixes of two of them, from a real sweep."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from snnsweep.cli import main
 from snnsweep.errors import UserError
 from snnsweep.measurement import Measurement
 from snnsweep.results import store
+from snnsweep.sweep.confirm import Confirmation
 from snnsweep.sweep.trials import load_trial, mix
 
 SPACE = '''"""Natural or attacked at training?"""
@@ -139,7 +141,7 @@ def test_a_lost_checkpoint_is_named(folder: Path, tmp_path: Path) -> None:
 
 def test_checkpoints_are_read_without_pickle(folder: Path) -> None:
     (state,) = (folder / "ray" / "t0000").glob("checkpoint_*/state.pt")
-    assert set(torch.load(state, weights_only=True)) == {"model", "result", "traceback", "flat"}
+    assert set(torch.load(state, weights_only=True)) == {"model", "result", "traceback", "flat", "texts"}
 
 
 @pytest.mark.parametrize("short", [0, 1])
@@ -156,3 +158,29 @@ def test_weights_after_the_last_epoch_are_those_of_the_end(folder: Path, tmp_pat
     else:
         found = load_trial(copy, "t0000").model.state_dict()
         assert all(torch.equal(found[name].cpu(), value) for name, value in ended["model"].items())
+
+
+def test_a_trial_is_built_again_with_the_text_that_it_ran_with(folder: Path, tmp_path: Path) -> None:
+    """A resume with another text replaced the one that the first trials ran with."""
+    copy = shutil.copytree(folder, tmp_path / "s")
+    facts = store.load_sweep(copy)
+    text = facts["space"]["text"].replace("return 0.9 * v + x", "return 0.1 * v")
+    now = {"source": "two.py", "text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    resumed = [{"space_before": facts["space"]}]
+    store.write_json(copy / "sweep.json", facts | {"space": now, "resumed": resumed})
+    rows = load_results(copy).set_index("trial_id")
+    assert set(rows["space_sha256"]) == {facts["space"]["sha256"]} != {now["sha256"]}
+
+    trial = load_trial(copy, "t0001")
+    again = figures(Measurement(trial.model, trial.config, trial.data).run().metrics)
+    assert again == {name: rows.loc["t0001", name] for name in again}
+    assert figures(mix(copy, "t0000", "t0001", 0.5)) == figures(mix(folder, "t0000", "t0001", 0.5))
+
+    ran = Confirmation(copy, seeds=1, suite="quick", samples=20, top=1)
+    ran._check()
+    assert {text: space.text for text, space in ran.spaces.items()} == {facts["space"]["sha256"]: SPACE}
+    assert {pair["space_sha256"] for pair in ran.pairs} == {facts["space"]["sha256"]}
+
+    store.write_json(copy / "sweep.json", facts | {"space": now})
+    with pytest.raises(UserError, match=r"sweep.json has no text of it with the hash"):
+        load_trial(copy, "t0001")

@@ -41,7 +41,7 @@ note("execute")
 data.register("witness")(Witness)
 FIXED = {"data.name": "witness"}
 """
-PATIENCE_S = 60
+PATIENCE_S = 600  # for whatever takes seconds on an idle machine
 
 
 def free_port() -> int:

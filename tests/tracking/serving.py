@@ -1,6 +1,7 @@
 """MLflow servers that live, die and keep silent, and what is in them."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,9 +21,11 @@ from snnsweep.tracking.address import server_command
 
 
 def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that no connection of others is given (Linux gives those from 32768 on) while a server on it is away."""
+    while True:
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", random.SystemRandom().randrange(20000, 32768)))
+            return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -35,10 +38,10 @@ def server(
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 600
         while True:
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60).close()
                 break
             except (urllib.error.URLError, OSError):
                 over = process.poll() is not None or time.monotonic() > until
@@ -55,7 +58,7 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-    process.wait(timeout=10)
+    process.wait(timeout=600)
 
 
 class Relay:

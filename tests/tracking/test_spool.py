@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -51,7 +50,7 @@ def spools() -> Iterator[Callable[..., Spool]]:
         spool.close(0)
 
 
-def soon(condition: Callable[[], object], patience_s: float = 30.0) -> None:
+def soon(condition: Callable[[], object], patience_s: float = 600.0) -> None:
     until = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < until, "it never came to that"
@@ -213,8 +212,8 @@ def test_a_server_that_is_killed_and_comes_again(tmp_path: Path, impatient: None
         spool.log_front(FRONT.iloc[1:], Figure(), [], OBJECTIVES)
         soon(lambda: "Connection refused" in spool.outage)
         started = time.monotonic()
-        assert spool.close(60) == 2
-        assert time.monotonic() - started < 2
+        assert spool.close(600) == 2
+        assert time.monotonic() - started < 300  # and not as long as it was told to wait
         with pytest.raises(UserError, match="2 of 2 calls"):
             sync(tmp_path / "sweep", Tracker(uri, "e"))
     with server(*place, port=int(uri.rpartition(":")[2])):
@@ -231,34 +230,33 @@ def test_a_server_that_is_killed_and_comes_again(tmp_path: Path, impatient: None
 def test_nobody_waits_for_a_server_that_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spools: Callable[..., Spool]
 ) -> None:
+    """A thread of its own asks it; what the others say is in the file when they have said it."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    asked: list[str] = []
+    attach = Tracker.attach
+
+    def noted(tracker: Tracker, run_id: str) -> None:
+        asked.append(threading.current_thread().name)
+        attach(tracker, run_id)
+
+    monkeypatch.setattr(Tracker, "attach", noted)
     with closing(socket.create_server(("127.0.0.1", 0))) as mute:  # accepts, and never answers
         said: list[str] = []
         spool = spools(tmp_path, Tracker(f"http://127.0.0.1:{mute.getsockname()[1]}", "e"), "0a", said.append)
-        took: list[float] = []
         metrics = {f"metric/{i}": i / 7 for i in range(100)}
-
-        def timed(call: Callable[..., None], *args: Any) -> None:
-            started = time.perf_counter()
-            call(*args)
-            took.append(time.perf_counter() - started)
-
         for number in range(50):
-            timed(spool.start_trial, f"t{number}", "t", {f"key.{i}": i for i in range(60)})
+            spool.start_trial(f"t{number}", "t", {f"key.{i}": i for i in range(60)})
             for step in range(10):
-                timed(spool.log_epoch, f"t{number}", step, metrics)
-            timed(spool.end_trial, f"t{number}", "finished", metrics, [], "", 9)
-        assert median(took) < 0.002
-        assert sorted(took)[-30] < 0.02  # what is above it, another process on this machine may have had
-        assert (spool.undelivered, said) == (600, [])  # the first try is still under way
-        started = time.monotonic()
-        assert spool.close(60) == 600
-        assert time.monotonic() - started < 5
+                spool.log_epoch(f"t{number}", step, metrics)
+            spool.end_trial(f"t{number}", "finished", metrics, [], "", 9)
+        assert (tmp_path / SPOOL).read_text().count('"call"') == spool.undelivered == 600
+        for _ in range(2):
+            started = time.monotonic()
+            assert spool.close(600) == 600
+            assert time.monotonic() - started < 300  # the server is given one try, and not all that time
         assert len(said) == 1
         assert "timed out" in said[0]
-        started = time.monotonic()
-        assert spool.close(60) == 600
-        assert time.monotonic() - started < 2.5
+        assert set(asked) == {"snnsweep-mlflow"}
 
 
 KILLED = """
@@ -270,7 +268,7 @@ from snnsweep.tracking.mlflow import Tracker
 from snnsweep.tracking.spool import Spool
 import mlflow.store.tracking.sqlalchemy_store  # would be imported in each round, for longer than that lives
 
-uri, sweep, folder, rounds = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4:]
+uri, sweep, folder, rounds = sys.argv[1], sys.argv[2], Path(sys.argv[3]), [int(lines) for lines in sys.argv[4:]]
 
 def run(first, uri):
     log = os.open(folder / "said", os.O_WRONLY | os.O_APPEND)
@@ -287,11 +285,16 @@ def run(first, uri):
         spool.end_trial(f"t{number}", "finished", {"clean_accuracy": number / 7}, [], "", 3)
         said("end", number)
 
-for i, seconds in enumerate(rounds):  # one import for all
+def lines():
+    return (folder / "said").read_bytes().count(b"\\n")
+
+for i, more in enumerate(rounds):  # one import for all
+    enough = lines() + more
     child = os.fork()
     if not child:
         run(100000 * i, uri if i < len(rounds) - 1 else "http://127.0.0.1:9")  # where nobody listens
-    time.sleep(float(seconds))
+    while lines() < enough or not (folder / "tracking.delivered").exists():
+        time.sleep(0.005)
     os.kill(child, 9)
     os.waitpid(child, 0)
 """
@@ -302,10 +305,10 @@ def test_kill_9_loses_nothing_and_makes_nothing_twice(
 ) -> None:
     sweep = tracker.start_sweep("s", {}, {}, "")
     (tmp_path / "said").touch()
-    seconds = [str(random.uniform(0.3, 0.9)) for _ in range(4)]
+    rounds = [str(random.randint(5, 40)) for _ in range(4)]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-W", "ignore", "-c", KILLED, embedded[0], sweep, str(tmp_path), *seconds]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, embedded[0], sweep, str(tmp_path), *rounds]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     said = [line.split() for line in (tmp_path / "said").read_text().splitlines()]
     assert len(said) > 20
@@ -450,18 +453,17 @@ def test_the_thread_lives_whatever_happens(
 def test_close_waits_as_long_as_it_is_told(tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = tracker.start_sweep("s", {}, {}, "")
     free, told = threading.Event(), []
-    monkeypatch.setattr(tracker, "log_epoch", lambda *args, **said: (free.wait(10), told.append(said["step"])))
+    monkeypatch.setattr(tracker, "log_epoch", lambda *args, **said: (free.wait(600), told.append(said["step"])))
     spool = Spool(tmp_path, tracker, sweep, pytest.fail)
     for step in range(3):
         spool.log_epoch("t0", step, {})
     started = time.monotonic()
     assert spool.close(0.3) == 3
-    assert 0.25 < time.monotonic() - started < 2
+    assert 0.25 < time.monotonic() - started < 300
     free.set()
     soon(lambda: spool.undelivered == 2)  # the call that was under way
-    time.sleep(0.1)
+    soon(lambda: not [thread for thread in threading.enumerate() if thread.name == "snnsweep-mlflow"])
     assert (told, spool.undelivered) == ([0], 2)
-    assert not [thread for thread in threading.enumerate() if thread.name == "snnsweep-mlflow" and thread.is_alive()]
 
 
 def test_a_sweep_without_a_spool_has_nothing_to_sync(tmp_path: Path) -> None:
