@@ -23,7 +23,7 @@ class Conv2d(_PerStep, nn.Conv2d):
             return super().forward(x.float()).to(torch.bfloat16)
 
     def _unsafe(self, x: Tensor) -> bool:
-        """On the CPU torch 2.11 leaves most of the bf16 weight gradient of a strided convolution of 1x1 maps unwritten."""
+        """On the CPU torch 2.11 leaves most of a strided bf16 convolution's weight gradient unwritten on 1x1 maps."""
         if x.device.type != "cpu" or x.shape[-2:] != (1, 1) or 1 in (*self.stride, *self.kernel_size):
             return False
         return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16

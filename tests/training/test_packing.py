@@ -45,9 +45,9 @@ def test_one_other_value_and_all_stays(value: float, place: int) -> None:
     assert pack(x) is x
 
 
-@pytest.mark.parametrize(("residual", "share"), [("sew_add", 0.75), ("spiking", 0.75)])
+@pytest.mark.parametrize("residual", ["sew_add", "spiking"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_gradients_are_the_same_bit_for_bit(residual: str, share: float, precision: str) -> None:
+def test_gradients_are_the_same_bit_for_bit(residual: str, precision: str) -> None:
     config = TrialConfig.from_flat({"model.width": 0.25, "model.residual": residual, "model.depth": 10})
     torch.manual_seed(0)
     model, x, y = models.build(config, SPEC), torch.rand(8, 1, 16, 16), torch.arange(8)
@@ -66,7 +66,7 @@ def test_gradients_are_the_same_bit_for_bit(residual: str, share: float, precisi
 
     expected = gradients(nullcontext())
     assert all(map(torch.equal, gradients(torch.autograd.graph.saved_tensors_hooks(looking, unpack)), expected))
-    assert sum(packed for _, packed in sizes) < share * sum(whole for whole, _ in sizes)
+    assert sum(packed for _, packed in sizes) < 0.85 * sum(whole for whole, _ in sizes)
 
 
 def test_the_key_packs_and_changes_no_weight(monkeypatch: pytest.MonkeyPatch) -> None:
