@@ -10,6 +10,7 @@ weight gradients as a share of the layer's largest, on the first step.
     python benchmarks/training_step.py --quick      # three rows
     python benchmarks/training_step.py --compile    # torch.compile of theirs beside it, one row; minutes to compile
     python benchmarks/training_step.py --profile    # torch.profiler of a step of each
+    python benchmarks/training_step.py --kept       # both with freed memory kept, as a trial on the CPU keeps it
     python benchmarks/training_step.py --counts     # dispatches, and bytes kept for the backward pass
 """
 
@@ -32,7 +33,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from snnsweep import models
 from snnsweep.config import ImageSpec, TrialConfig
-from snnsweep.machine import hardware
+from snnsweep.machine import hardware, keep_freed_memory
 from snnsweep.training.packing import pack, packing
 
 SPEC = ImageSpec(3, 32, 32, 10, (0.5,) * 3, (0.25,) * 3)
@@ -243,12 +244,14 @@ def profiled() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for flag in ("quick", "compile", "profile", "counts"):
+    for flag in ("quick", "kept", "compile", "profile", "counts"):
         parser.add_argument(f"--{flag}", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    if given.kept:
+        keep_freed_memory()
     print(f"{hardware('cpu')}, {given.threads} thread(s), torch {torch.__version__}")
     if given.counts:
         counts()
