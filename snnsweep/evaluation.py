@@ -10,7 +10,7 @@ import torch
 from snnsweep import data, models
 from snnsweep.config import TrialConfig
 from snnsweep.errors import Diverged, UserError
-from snnsweep.machine import hardware
+from snnsweep.machine import hardware, keep_freed_memory
 from snnsweep.measurement import Measurement
 from snnsweep.result import Result
 from snnsweep.training.loop import Trainer
@@ -58,6 +58,8 @@ class Evaluation:
         torch.manual_seed(config.seed)
         self.config = config
         self.device = device_of(config.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.data = data.load(config, self.device, Path(data_dir) if data_dir else None)
         self.model = models.build(config, self.data.spec).to(self.device)
         self.measurement = Measurement(self.model, config, self.data)

@@ -36,7 +36,8 @@ REPEATS = ("steps", "queries", "draws")  # of an attack: more of them take more 
 LARGE = ("data.batch_size", "encoder.time_steps", "model.depth", "model.width")
 OTHERS = (
     *("data.name", "data.path", "encoder.name", "neuron.name", "model.name", "model.residual", "model.norm"),
-    *("model.pooling", "model.stem", "train.objective", "train.optimizer", "train.precision", "attack.suite"),
+    *("model.pooling", "model.stem", "train.objective", "train.optimizer", "train.precision"),
+    *("train.pack_spikes", "attack.suite"),
 )
 
 Measure = Callable[[TrialConfig, Path], tuple[int, int]]
