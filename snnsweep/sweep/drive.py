@@ -7,6 +7,7 @@ own end is handed out again, and goes on from its newest checkpoint.
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ from snnsweep.sweep.asha import Asha
 from snnsweep.sweep.ledger import BROKE, INTERRUPTED, OUT_OF_TIME, has_ended, settle
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.scheduler import RUNGS, RungScheduler
-from snnsweep.sweep.search import StudySearcher, Teller
+from snnsweep.sweep.search import StudySearcher, Teller, asked_ahead
 from snnsweep.sweep.signals import ending_on_signal
 from snnsweep.sweep.space import Space
 from snnsweep.sweep.study import running
+from snnsweep.sweep.tidy import Tidy
 from snnsweep.sweep.trainable import SweepTrial
 from snnsweep.sweep.tuning import Ender, trial_name, tuner
 from snnsweep.sweep.watch import Recorder
@@ -87,11 +89,13 @@ class Drive:
         progress.take_over(ended)
         epochs = {name: int(row["epochs"]) for name, row in rows.items() if not has_ended(row)}
         self.ender = Ender(self.time_budget)
-        watched = (self.store, teller, self.spool, progress, self.listener, self.place, self.ender, self.asha)
-        recorder = Recorder(*watched, epochs)
-        searcher = StudySearcher(self.study, self.space, self.defaults, self.overrides, again)
-        if (left := self.trials - len(ended)) > 0:
-            self._tune(left, searcher, recorder)
+        if (left := self.trials - len(ended)) <= 0:
+            return
+        with closing(Tidy(self.place)) as tidy:
+            watched = (self.store, teller, self.spool, progress, self.listener, tidy, self.ender, self.asha)
+            asked = (self.study, self.space, self.defaults, self.overrides, again, left)
+            with closing(StudySearcher(*asked, asked_ahead(self.side_by_side))) as searcher:
+                self._tune(left, searcher, Recorder(*watched, epochs))
 
     def _tune(self, left: int, searcher: StudySearcher, recorder: Recorder) -> None:
         scheduler: dict[str, Any] = {"scheduler": RungScheduler(self.asha, self.folder / RUNGS)} if self.asha else {}
@@ -101,7 +105,7 @@ class Drive:
             dict(self.resources),
             self.place,
             checkpoints.next_run(self.place),
-            recorder,
+            [recorder, recorder.tidy],
             trial_name,
             self.side_by_side,
             ender=self.ender,

@@ -1,6 +1,5 @@
 """The driver's view of a running sweep: what Ray reports becomes rows, told trials, MLflow runs and progress."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,15 +15,14 @@ from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.result import ON_THE_WAY, Result, Status
 from snnsweep.results.store import Store
 from snnsweep.sweep.asha import Asha
-from snnsweep.sweep.checkpoints import keep_newest
 from snnsweep.sweep.ledger import OPEN_ENDED, told
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.search import Teller
+from snnsweep.sweep.tidy import Tidy
 from snnsweep.sweep.tuning import Ender, trial_name
 from snnsweep.tracking.spool import Spool
 
 ERRORS = "errors"  # in a sweep's folder: the tracebacks of failed trials
-_LOGGER = logging.getLogger("snnsweep")
 
 
 class Recorder(tune.Callback):
@@ -34,7 +32,7 @@ class Recorder(tune.Callback):
     the study, and says the rest (`ledger.settle`).
 
     Args:
-        place: of the checkpoints; an ended trial keeps one.
+        tidy: is told of each trial that ended.
         epochs: that trials of an earlier start of the sweep had trained.
         ender: is told to end the sweep where rows cannot be written any more.
         asha: who stopped whom at which rung.
@@ -51,13 +49,13 @@ class Recorder(tune.Callback):
         spool: Spool,
         progress: Progress,
         listener: Callable[[Progress], None],
-        place: str,
+        tidy: Tidy,
         ender: Ender,
         asha: Asha | None,
         epochs: Mapping[str, int],
     ):
         self.store, self.teller, self.spool, self.progress, self.listener = store, teller, spool, progress, listener
-        self.place, self.ender, self.asha, self.epochs = place, ender, asha, epochs
+        self.tidy, self.ender, self.asha, self.epochs = tidy, ender, asha, epochs
         self.trouble: Exception | None = None
         self.lost: Exception | None = None
         self._ended: set[str] = set()
@@ -91,15 +89,16 @@ class Recorder(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         name = trial_name(trial)
+        ended, metrics = result.pop("result", None), result.pop("metrics", None)  # or Ray keeps them as long as it runs
         if name in self._ended:
             return
-        if "result" in result:
-            self._end(trial, Result.model_validate_json(result["result"]), result["traceback"])
-        elif "metrics" in result:
+        if ended is not None:
+            self._end(trial, Result.model_validate_json(ended), result.pop("traceback"))
+        elif metrics is not None:
             self.progress.running[name] = result["epoch"]
-            if found := _of_rung(result["metrics"]):
+            if found := _of_rung(metrics):
                 self._at_rung[name] = found
-            self.spool.log_epoch(name, result["epoch"], result["metrics"])
+            self.spool.log_epoch(name, result["epoch"], metrics)
             self.listener(self.progress)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -107,10 +106,7 @@ class Recorder(tune.Callback):
         if self.asha and name in self.asha.stopped:
             self._end_at_rung(trial, self.asha)
         if name in self._ended:
-            try:
-                keep_newest(self.place, name)
-            except (OSError, ArrowException) as error:
-                _LOGGER.warning("%s: older checkpoints could not be deleted (%s)", name, error)
+            self.tidy.keep_newest(name)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         cause, error = cause_of(trial), error_of(trial)

@@ -13,6 +13,7 @@ from losses import Losses, kept, losses
 from snnsweep import load_results
 from snnsweep.results.store import Store
 from snnsweep.sweep.progress import Progress
+from snnsweep.sweep.tidy import Tidy
 from snnsweep.sweep.tuning import Ender, trial_name
 from snnsweep.sweep.watch import Recorder
 
@@ -34,9 +35,9 @@ def scene(tmp_path: Path, storage: Path, request: pytest.FixtureRequest) -> Iter
 
 def test_a_trial_that_ray_gave_up_with_tries_left_has_not_ended(tmp_path: Path) -> None:
     """Where Ray dies, a second error meets a trial that waits for its next try, and Ray calls that its end."""
-    place, progress = str(tmp_path), Progress(1, {}, 1)
+    tidy, progress = Tidy(str(tmp_path)), Progress(1, {}, 1)
     ends: list[tuple[str, str]] = []
-    recorder = Recorder(Store(tmp_path), None, None, progress, lambda _: None, place, Ender(), None, {})
+    recorder = Recorder(Store(tmp_path), None, None, progress, lambda _: None, tidy, Ender(), None, {})
     recorder._end = lambda trial, result: ends.append((trial_name(trial), result.status))
     trial = SimpleNamespace(config={"number": 0, "flat": {}}, get_pickled_error=lambda: None)
     trial.should_recover = lambda: True
