@@ -27,6 +27,7 @@ from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.samplers import SAMPLERS, seeded
 from snnsweep.sweep.search import StudySearcher, Teller
 from snnsweep.sweep.study import open_study
+from snnsweep.sweep.tidy import Tidy
 from snnsweep.sweep.tuning import Ender
 from snnsweep.tracking.address import server_command
 from snnsweep.tracking.mlflow import Tracker
@@ -43,7 +44,7 @@ OURS = [
     (StudySearcher, "suggest", "- the study is asked (random)"),
     (store.Store, "add", "- row to journal and parquet"),
     (Teller, "tell", "- the study is told"),
-    (watch, "keep_newest", "- old checkpoints deleted"),
+    (Tidy, "keep_newest", "- old checkpoints handed over"),
     (Spool, "_say", "- said to MLflow's spool"),
     (terminal.ProgressView, "__call__", "- line on the terminal"),
     (Spool, "_tell_next", "MLflow's own thread (sqlite)"),
@@ -85,7 +86,7 @@ def without_ray(trials: int, template: Template, home: Path) -> list[Line]:
     clock = Clock()
     marks = Marks(clock)
     progress, rows = Progress(trials, SPACE.objectives, 32), store.Store(home, {}, objectives=SPACE.objectives)
-    recorder = watch.Recorder(rows, Teller(study), spool, progress, marks, str(home), Ender(), None)
+    recorder = watch.Recorder(rows, Teller(study), spool, progress, marks, Tidy(str(home)), Ender(), None, {})
     searcher = StudySearcher(study, SPACE, {"seed": 0}, {"device": "cpu"})
     trial_list: list[Any] = []
     with clock.watching(*OURS), _unseen():
