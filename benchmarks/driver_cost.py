@@ -1,10 +1,10 @@
 """What a trial and a result cost the driver, beside stock Ray Tune, in one run on one machine.
 
-Both run the same stubs (two epochs, then a result of some 190 figures) on as many slots, with Optuna's TPE over the same
-space and MLflow in sqlite. Stock is a function trainable with `OptunaSearch`, `MLflowLoggerCallback` and Tune's default
-loggers; a second stock has no MLflow. Every run is a process of its own with a Ray of its own, and the kinds take turns.
-What is counted begins when as many trials have ended as there are slots. CPU times are what a busy machine does not
-spoil; slot time is wall time. About 8 minutes on two busy cores:
+Both run the same stubs (two epochs, then a result of some 190 figures) on as many slots, with Optuna's TPE over the
+same space and MLflow in sqlite. Stock is a function trainable with `OptunaSearch`, `MLflowLoggerCallback` and Tune's
+default loggers; a second stock has no MLflow. Every run is a process of its own with a Ray of its own, and the kinds
+take turns. What is counted begins when as many trials have ended as there are slots. CPU times are what a busy
+machine does not spoil; slot time is wall time. About 8 minutes on two busy cores:
     python benchmarks/driver_cost.py
 """
 
@@ -22,7 +22,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.table import Table
 from scale_parts import QUESTION, SPACE, StubSweep, Template, real_trial
 
@@ -32,7 +31,8 @@ from snnsweep.terminal import out
 OURS, STOCK, NO_MLFLOW = "snnsweep", "stock Tune", "stock Tune without MLflow"
 KINDS = (OURS, STOCK, NO_MLFLOW)
 SLOT_S, ALLOWED = 60, 0.01  # of a trial's time, the share that may go to the driver
-ROUNDS, TRIALS, SLEEPERS, SLEEP_S, SLOTS = 3, 24, 16, 5.0, 4
+ROUNDS, SLEEP_S, SLOTS = 3, 5.0, 2
+TRIALS = {OURS: 40, STOCK: 10, NO_MLFLOW: 10}  # a run; stock takes some seconds for each
 RESULTS = 3  # a trial
 COLUMNS = ("main thread, CPU ms", "driver, CPU ms", "other processes, CPU ms", "slot time, s")
 Cost = dict[str, float]
@@ -44,7 +44,6 @@ class Meter:
     def __init__(self) -> None:
         self.marks: list[tuple[float, float, float, float]] = []
         self._others: dict[int, float] = {}
-        self._own = psutil.Process()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def trial_ended(self) -> None:
@@ -60,11 +59,22 @@ class Meter:
 
     def _watch(self) -> None:
         while True:
-            for process in self._own.children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    used = process.cpu_times()
-                    self._others[process.pid] = used.user + used.system
+            self._others |= below(os.getpid())
             time.sleep(0.25)
+
+
+def below(root: int) -> dict[int, float]:
+    """CPU seconds of each process that descends from `root`, as Linux counts them."""
+    parents, used = {}, {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            pid = int(entry.name)
+            parents[pid], used[pid] = int(fields[1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    found, generation = set(), {root}
+    while generation := {pid for pid, parent in parents.items() if parent in generation} - found:
+        found |= generation
+    return {pid: used[pid] for pid in found}
 
 
 def ours(template: Template, trials: int, home: Path) -> tuple[Cost, int]:
@@ -153,7 +163,7 @@ def _in_its_process(kind: str, template: Template, trials: int, home: Path) -> t
         return stock(template, trials, home, kind == STOCK)
 
 
-def table(title: str, costs: dict[str, list[Cost]], processes: dict[str, list[int]], trials: int) -> Table:
+def table(title: str, costs: dict[str, list[Cost]], processes: dict[str, list[int]]) -> Table:
     """Medians with the least and the most of the rounds; ratios are of each round's own pair."""
     found = Table("a trial costs", *costs, *(f"{kind} / ours" for kind in costs if kind != OURS), title=title)
     for column in COLUMNS:
@@ -164,7 +174,7 @@ def table(title: str, costs: dict[str, list[Cost]], processes: dict[str, list[in
                 cells.append(_spread([theirs[column] / max(mine[column], 1e-9) for theirs, mine in pairs]))
         found.add_row(column, *cells)
     counts = [", ".join(map(str, processes[kind])) for kind in costs]
-    found.add_row(f"processes for {trials} trials", *counts)
+    found.add_row("processes that ran trials", *counts)
     return found
 
 
@@ -173,29 +183,29 @@ def _spread(values: Sequence[float]) -> str:
     return middle if len(values) == 1 else f"{middle} ({min(values):.3g} to {max(values):.3g})"
 
 
-def rounds(title: str, kinds: Sequence[str], count: int, trials: int, template: Template) -> dict[str, list[Cost]]:
+def rounds(title: str, kinds: Sequence[str], count: int, template: Template) -> dict[str, list[Cost]]:
     costs: dict[str, list[Cost]] = {kind: [] for kind in kinds}
     processes: dict[str, list[int]] = {kind: [] for kind in kinds}
     for turn in range(count):
         for kind in kinds if turn % 2 == 0 else reversed(kinds):
-            cost, used = measured(kind, template, trials)
+            cost, used = measured(kind, template, TRIALS[kind])
             costs[kind].append(cost)
             processes[kind].append(used)
-    out.print(table(title, costs, processes, trials))
+    out.print(table(title, costs, processes))
     return costs
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--trials", type=int, default=TRIALS)
     parser.add_argument("--json", type=Path, help="all costs, to a file")
     asked = parser.parse_args()
     template = real_trial()
     out.print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, {SLOTS} slots, {RESULTS} results")
-    idle = rounds(f"no-op trials, {asked.rounds} rounds of {asked.trials}", KINDS, asked.rounds, asked.trials, template)
+    counts = ", ".join(f"{count} of {kind}" for kind, count in TRIALS.items())
+    idle = rounds(f"no-op trials, {asked.rounds} rounds: {counts}", KINDS, asked.rounds, template)
     slow = template | {"sleep_s": SLEEP_S}
-    slept = rounds(f"trials of {SLEEP_S:g} s, {SLEEPERS} of them", (OURS, STOCK), 1, SLEEPERS, slow)
+    slept = rounds(f"trials that sleep {SLEEP_S:g} s", (OURS, STOCK), 1, slow)
     for kind, costs in idle.items():
         lost = statistics.median(cost["slot time, s"] for cost in costs)
         main_ms = statistics.median(cost["main thread, CPU ms"] for cost in costs)

@@ -1,6 +1,6 @@
 """What a sweep's driver costs at 100, 1,000 and 10,000 trials, with trials that cost nothing.
 
-Ray runs for real (four nodes in one machine, GPUs that are not there), and so does everything of the driver's: the
+Ray runs for real (three nodes in one machine, GPUs that are not there), and so does everything of the driver's: the
 searcher, the store, the study, MLflow by sqlite and over HTTP. Only the trials are stubs, which report what a real
 trial on digits reported. CPU time is of the calling thread, and does not count what other processes took meanwhile;
 wall time does. docs/scale.md says what follows. Everything takes most of an hour on two cores, a row some minutes:
@@ -32,8 +32,9 @@ from snnsweep.terminal import out
 
 TRIALS = (100, 1_000, 10_000)
 MOST_WITH_RAY = 1_000  # stubs that Ray runs: ten thousand take hours on two cores
-MOST_IN_SQLITE = 1_000  # trials of a study: to fill it with ten times as many takes most of the hour
-SAMPLERS = ("grid", "random", "nsga2", "nsga3", "tpe", "gp")
+MOST_IN_SQLITE = 1_000  # trials of a study: to fill it with ten times as many takes most of an hour
+SAMPLERS = ("grid", "random", "nsga2", "nsga3", "tpe")
+SMALL = (*SAMPLERS, "gp")  # which takes minutes for an ask at 1,000
 ROWS = ("ray", "epochs", "driver", "ask", "mlflow", "resume")
 LONGER = 6  # times as many epochs, in the row `epochs`: what a result costs without the trial that it is of
 
@@ -63,7 +64,8 @@ def measured(row: str, sizes: Sequence[int], template: Template) -> Iterator[lis
             yield resumed(trials, template)
         elif row == "ask":
             for storage in ("journal", "sqlite") if trials <= MOST_IN_SQLITE else ("journal",):
-                yield in_own_process(scale_rows.ask, trials, template, storage, SAMPLERS)
+                samplers = SMALL if trials < 1_000 else SAMPLERS
+                yield in_own_process(scale_rows.ask, trials, template, storage, samplers)
 
 
 def resumed(trials: int, template: Template) -> list[Line]:

@@ -16,6 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 from ray.cluster_utils import Cluster
+from ray.tune.execution.tune_controller import TuneController
 from rich.console import Console
 from scale_parts import SPACE, Clock, Line, Marks, ResumedStubs, StubSweep, Template, add_ended, memory_mb, told_trials
 from scale_stub import ended
@@ -34,14 +35,15 @@ from snnsweep.tracking.mlflow import Tracker
 from snnsweep.tracking.runs import Runs
 from snnsweep.tracking.spool import Spool
 
-NODES, GPUS, SHARE = 4, 2, 0.25  # so that 32 trials run side by side
+NODES, GPUS, SHARE = 2, 2, 0.5  # so that 8 trials run side by side
 ASKS, ASK_S = 9, 60  # asks of a sampler, and how long they may take
 TOLD_TO_MLFLOW = 30  # trials
 STARTUP = 10  # of the samplers, as in a sweep of so many trials
 ENDS = ("trial_start", "trial_result", "trial_complete", "trial_error", "step_end")
 OURS = [
     *((watch.Recorder, f"on_{name}", "our callbacks") for name in ENDS),
-    (StudySearcher, "suggest", "- the study is asked (random)"),
+    (StudySearcher, "suggest", "- a suggestion is taken (random)"),
+    (StudySearcher, "_next", "the study is asked, in a thread of its own"),
     (store.Store, "add", "- row to journal and parquet"),
     (Teller, "tell", "- the study is told"),
     (Tidy, "keep_newest", "- old checkpoints handed over"),
@@ -49,10 +51,14 @@ OURS = [
     (terminal.ProgressView, "__call__", "- line on the terminal"),
     (Spool, "_tell_next", "MLflow's own thread (sqlite)"),
 ]
+RAYS = [
+    (TuneController, "save_to_dir", "Ray's state of all trials, written"),
+    (TuneController, "step", "a turn of Ray's loop"),
+]
 
 
 def with_ray(trials: int, template: Template, home: Path) -> list[Line]:
-    """A whole sweep, on a cluster of four nodes with two GPUs each that are not there."""
+    """A whole sweep, on a cluster of two nodes with two GPUs each that are not there, and a head that runs no trial."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(NODES):
         cluster.add_node(num_cpus=int(GPUS / SHARE), num_gpus=GPUS)
@@ -61,7 +67,7 @@ def with_ray(trials: int, template: Template, home: Path) -> list[Line]:
     given = {"sampler": "random", "address": cluster.address, "gpus_per_trial": SHARE, "listener": marks}
     sweep = StubSweep(SPACE, trials, storage=home, name="s", **given)
     sweep.template = template
-    with clock.watching(*OURS), _unseen():
+    with clock.watching(*OURS, *RAYS), _unseen():
         sweep.run()
     found = sweep.results()
     if len(found) != trials or set(found["status"]) != {"finished"}:
@@ -69,7 +75,9 @@ def with_ray(trials: int, template: Template, home: Path) -> list[Line]:
     size = (sweep.folder / "results.jsonl").stat().st_size
     return [
         *marks.lines(trials),
+        *(line for line in clock.lines(trials) if line.what in {label for *_, label in RAYS}),
         marks.rate(trials, len(template["history"]) + 1),
+        Line("processes that ran trials", trials, "", [len({tuple(said) for said in found["warnings"]})]),
         Line("calls that MLflow had not got 30 s after the end", trials, "", [sweep.untold]),
         Line("memory of the driver, when the first trial ended", trials, "MB", [marks.memory]),
         Line("memory of the driver, at most", trials, "MB", [memory_mb("VmHWM")]),
