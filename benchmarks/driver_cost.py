@@ -114,7 +114,6 @@ def stock_trial(config: dict[str, Any], template: Template) -> None:
 
 def stock(template: Template, trials: int, home: Path, with_mlflow: bool) -> tuple[Cost, int]:
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # an epoch has none of the objectives
-    os.environ["PYTHONPATH"] = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
     import ray
     from ray import tune
     from ray.air.integrations.mlflow import MLflowLoggerCallback

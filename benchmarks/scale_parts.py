@@ -1,6 +1,7 @@
 """What the rows of `scale.py` share: clocks, a real trial's result, sweeps of stubs, filled studies and folders."""
 
 import json
+import os
 import random
 import statistics
 import time
@@ -34,6 +35,9 @@ from snnsweep.sweep.space import SMOKE, Space
 from snnsweep.sweep.study import CONSTRAINT
 from snnsweep.terminal import ProgressView
 from snnsweep.tracking.journal import DELIVERED, SPOOL
+
+# Ray's workers import the stub too, whatever script began.
+os.environ["PYTHONPATH"] = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
 
 QUESTION = '''"""Nothing is asked: stubs answer."""
 

@@ -15,10 +15,24 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+from optuna import Study
+from optuna.samplers._ga import BaseGASampler
 from ray.cluster_utils import Cluster
 from ray.tune.execution.tune_controller import TuneController
 from rich.console import Console
-from scale_parts import SPACE, Clock, Line, Marks, ResumedStubs, StubSweep, Template, add_ended, memory_mb, told_trials
+from scale_parts import (
+    POPULATION,
+    SPACE,
+    Clock,
+    Line,
+    Marks,
+    ResumedStubs,
+    StubSweep,
+    Template,
+    add_ended,
+    memory_mb,
+    told_trials,
+)
 from scale_stub import ended
 
 from snnsweep import terminal
@@ -35,7 +49,7 @@ from snnsweep.tracking.mlflow import Tracker
 from snnsweep.tracking.runs import Runs
 from snnsweep.tracking.spool import Spool
 
-NODES, GPUS, SHARE = 2, 2, 0.5  # so that 8 trials run side by side
+NODES, GPUS, SHARE = 2, 1, 0.5  # so that 4 trials run side by side
 ASKS, ASK_S = 9, 60  # asks of a sampler, and how long they may take
 TOLD_TO_MLFLOW = 30  # trials
 STARTUP = 10  # of the samplers, as in a sweep of so many trials
@@ -58,7 +72,7 @@ RAYS = [
 
 
 def with_ray(trials: int, template: Template, home: Path) -> list[Line]:
-    """A whole sweep, on a cluster of two nodes with two GPUs each that are not there, and a head that runs no trial."""
+    """A whole sweep, on a cluster of two nodes with a GPU each that is not there, and a head that runs no trial."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(NODES):
         cluster.add_node(num_cpus=int(GPUS / SHARE), num_gpus=GPUS)
@@ -137,6 +151,7 @@ def ask(trials: int, template: Template, home: Path, storage: str, samplers: Seq
         study.add_trials(told_trials(trials))
     for name in samplers:
         study.sampler = SAMPLERS[name](trials, STARTUP)
+        knows_its_parents(study)
         searcher, teller = StudySearcher(study, SPACE, {"seed": 0}, {"device": "cpu"}), Teller(study)
         parts = [(StudySearcher, "suggest", f"ask {name}, {storage}"), (Teller, "tell", f"tell, {storage}")]
         with clock.watching(*parts), _at_most(ASK_S):
@@ -144,6 +159,15 @@ def ask(trials: int, template: Template, home: Path, storage: str, samplers: Seq
                 suggestion: Any = searcher.suggest(str(count))
                 teller.tell(suggestion["number"], "finished", dict.fromkeys(SPACE.objectives, 0.5))
     return [line for line in clock.lines(trials) if line.what]
+
+
+def knows_its_parents(study: Study) -> None:
+    """A genetic sampler finds the parents of the last generation of told trials, as it does after so many asks."""
+    if isinstance(study.sampler, BaseGASampler):
+        last = (len(study.get_trials(deepcopy=False)) - 1) // POPULATION
+        parents = [trial._trial_id for trial in study.sampler.get_population(study, last - 1)]
+        key = f"{study.sampler._get_parent_cache_key_prefix()}{last}"
+        study._storage.set_study_system_attr(study._study_id, key, parents)
 
 
 def mlflow(trials: int, template: Template, home: Path, over: str) -> list[Line]:
