@@ -45,7 +45,7 @@ def in_own_process(measure: Callable[..., list[Line]], trials: int, template: Te
         return pool.submit(measure, trials, template, Path(home), *given).result()
 
 
-def measured(row: str, sizes: Sequence[int], template: Template) -> Iterator[list[Line]]:
+def measured(row: str, sizes: Sequence[int], template: Template, seconds: float | None) -> Iterator[list[Line]]:
     """One row's lines, as they come."""
     if row == "mlflow":
         for over in ("sqlite", "HTTP"):
@@ -57,7 +57,7 @@ def measured(row: str, sizes: Sequence[int], template: Template) -> Iterator[lis
         return
     for trials in sizes:
         if row == "ray" and trials <= MOST_WITH_RAY:
-            yield in_own_process(scale_rows.with_ray, trials, template)
+            yield in_own_process(scale_rows.with_ray, trials, template, seconds)
         elif row == "driver":
             yield in_own_process(scale_rows.without_ray, trials, template)
         elif row == "resume":
@@ -113,13 +113,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, nargs="+", default=TRIALS)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
+    parser.add_argument("--seconds", type=float, help="that Ray runs at most, in the row `ray`; counted is what ended")
     asked = parser.parse_args()
     template = real_trial()
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     out.print(f"{len(os.sched_getaffinity(0))} cores, load {load}; {len(template['metrics'])} metrics a trial")
     for row in asked.rows:
         found: list[Line] = []
-        for lines in measured(row, asked.trials, template):
+        for lines in measured(row, asked.trials, template, asked.seconds):
             out.print(table_of(row, lines))
             found += lines
         if (grown := growth(found)).row_count:

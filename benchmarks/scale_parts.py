@@ -152,6 +152,15 @@ class Marks:
             lines.append(Line(label, trials, "ms a trial", wall, cpu))
         return lines
 
+    def ends(self, trials: int) -> list[Line]:
+        """The main thread in the first and the last tenth: whether a trial costs more, the more have ended."""
+        main = next(line for line in self.lines(trials) if line.what == "main thread")
+        names = ("main thread, first tenth", "main thread, last tenth")
+        return [
+            Line(name, trials, main.unit, [main.wall[at]], [main.cpu[at]])
+            for name, at in zip(names, (0, -1), strict=True)
+        ]
+
     def rate(self, trials: int, results: int) -> Line:
         """Results a second by the wall, and by the main thread's CPU: what it would hold with a core of its own."""
         main = next(line for line in self.lines(trials) if line.what == "main thread")
