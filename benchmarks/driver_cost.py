@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from scale_parts import QUESTION, SPACE, StubSweep, Template, real_trial
+from scale_parts import QUESTION, SPACE, StubSweep, Template, ask_stock, real_trial
+from scale_stub import stock_trial
 
 from snnsweep.sweep.space import Space
 from snnsweep.terminal import out
@@ -96,22 +97,6 @@ def ours(template: Template, trials: int, home: Path) -> tuple[Cost, int]:
     return meter.cost(), len({tuple(said) for said in rows["warnings"]})
 
 
-def stock_space(trial: Any) -> None:
-    SPACE.sample(trial, {}, {})
-
-
-def stock_trial(config: dict[str, Any], template: Template) -> None:
-    """The stub's reports, as a function."""
-    from ray import tune
-
-    pause = template.get("sleep_s", 0) / (len(template["history"]) + 1)
-    for metrics in template["history"]:
-        time.sleep(pause)
-        tune.report(dict(metrics))
-    time.sleep(pause)
-    tune.report({**template["metrics"], "process": os.getpid()})
-
-
 def stock(template: Template, trials: int, home: Path, with_mlflow: bool) -> tuple[Cost, int]:
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # an epoch has none of the objectives
     import ray
@@ -138,7 +123,7 @@ def stock(template: Template, trials: int, home: Path, with_mlflow: bool) -> tup
     tune.Tuner(
         tune.with_resources(tune.with_parameters(stock_trial, template=template), {"cpu": 1}),
         tune_config=tune.TuneConfig(
-            search_alg=OptunaSearch(stock_space, metric=list(SPACE.objectives), mode=ways, seed=0),
+            search_alg=OptunaSearch(ask_stock, metric=list(SPACE.objectives), mode=ways, seed=0),
             num_samples=trials,
             max_concurrent_trials=SLOTS,
         ),

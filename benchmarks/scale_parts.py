@@ -202,6 +202,11 @@ class ResumedStubs(_Stubbed, ResumedSweep):
     """One that goes on."""
 
 
+def ask_stock(trial: optuna.Trial) -> None:
+    """`SPACE` as Ray's own OptunaSearch takes it."""
+    SPACE.sample(trial, {}, {})
+
+
 def told_trials(count: int, seed: int = 0) -> list[FrozenTrial]:
     """Ended trials for a study of `SPACE`: three objectives that pull against each other, some that did not finish."""
     asked, draw = optuna.create_study().ask(), random.Random(seed)
