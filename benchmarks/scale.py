@@ -1,6 +1,6 @@
 """What a sweep's driver costs at 100, 1,000 and 10,000 trials, with trials that cost nothing.
 
-Ray runs for real (four nodes in one machine, GPUs that are not there), and so does everything of the driver's: the
+Ray runs for real (three nodes in one machine, GPUs that are not there), and so does everything of the driver's: the
 searcher, the store, the study, MLflow by sqlite and over HTTP. Only the trials are stubs, which report what a real
 trial on digits reported. CPU time is of the calling thread, and does not count what other processes took meanwhile;
 wall time does. docs/scale.md says what follows. Everything takes most of an hour on two cores, a row some minutes:
@@ -32,8 +32,9 @@ from snnsweep.terminal import out
 
 TRIALS = (100, 1_000, 10_000)
 MOST_WITH_RAY = 1_000  # stubs that Ray runs: ten thousand take hours on two cores
-MOST_IN_SQLITE = 1_000  # trials of a study: to fill it with ten times as many takes most of the hour
-SAMPLERS = ("grid", "random", "nsga2", "nsga3", "tpe", "gp")
+MOST_IN_SQLITE = 1_000  # trials of a study: to fill it with ten times as many takes most of an hour
+SAMPLERS = ("grid", "random", "nsga2", "nsga3", "tpe")
+SMALL = (*SAMPLERS, "gp")  # which takes minutes for an ask at 1,000
 ROWS = ("ray", "epochs", "driver", "ask", "mlflow", "resume")
 LONGER = 6  # times as many epochs, in the row `epochs`: what a result costs without the trial that it is of
 
@@ -44,7 +45,7 @@ def in_own_process(measure: Callable[..., list[Line]], trials: int, template: Te
         return pool.submit(measure, trials, template, Path(home), *given).result()
 
 
-def measured(row: str, sizes: Sequence[int], template: Template) -> Iterator[list[Line]]:
+def measured(row: str, sizes: Sequence[int], template: Template, seconds: float | None) -> Iterator[list[Line]]:
     """One row's lines, as they come."""
     if row == "mlflow":
         for over in ("sqlite", "HTTP"):
@@ -56,14 +57,15 @@ def measured(row: str, sizes: Sequence[int], template: Template) -> Iterator[lis
         return
     for trials in sizes:
         if row == "ray" and trials <= MOST_WITH_RAY:
-            yield in_own_process(scale_rows.with_ray, trials, template)
+            yield in_own_process(scale_rows.with_ray, trials, template, seconds)
         elif row == "driver":
             yield in_own_process(scale_rows.without_ray, trials, template)
         elif row == "resume":
             yield resumed(trials, template)
         elif row == "ask":
             for storage in ("journal", "sqlite") if trials <= MOST_IN_SQLITE else ("journal",):
-                yield in_own_process(scale_rows.ask, trials, template, storage, SAMPLERS)
+                samplers = SMALL if trials < 1_000 else SAMPLERS
+                yield in_own_process(scale_rows.ask, trials, template, storage, samplers)
 
 
 def resumed(trials: int, template: Template) -> list[Line]:
@@ -111,13 +113,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, nargs="+", default=TRIALS)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
+    parser.add_argument("--seconds", type=float, help="that Ray runs at most, in the row `ray`; counted is what ended")
     asked = parser.parse_args()
     template = real_trial()
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     out.print(f"{len(os.sched_getaffinity(0))} cores, load {load}; {len(template['metrics'])} metrics a trial")
     for row in asked.rows:
         found: list[Line] = []
-        for lines in measured(row, asked.trials, template):
+        for lines in measured(row, asked.trials, template, asked.seconds):
             out.print(table_of(row, lines))
             found += lines
         if (grown := growth(found)).row_count:

@@ -1,6 +1,7 @@
 """What the rows of `scale.py` share: clocks, a real trial's result, sweeps of stubs, filled studies and folders."""
 
 import json
+import os
 import random
 import statistics
 import time
@@ -34,6 +35,9 @@ from snnsweep.sweep.space import SMOKE, Space
 from snnsweep.sweep.study import CONSTRAINT
 from snnsweep.terminal import ProgressView
 from snnsweep.tracking.journal import DELIVERED, SPOOL
+
+# Ray's workers import the stub too, whatever script began.
+os.environ["PYTHONPATH"] = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
 
 QUESTION = '''"""Nothing is asked: stubs answer."""
 
@@ -148,6 +152,15 @@ class Marks:
             lines.append(Line(label, trials, "ms a trial", wall, cpu))
         return lines
 
+    def ends(self, trials: int) -> list[Line]:
+        """The main thread in the first and the last tenth: whether a trial costs more, the more have ended."""
+        main = next(line for line in self.lines(trials) if line.what == "main thread")
+        names = ("main thread, first tenth", "main thread, last tenth")
+        return [
+            Line(name, trials, main.unit, [main.wall[at]], [main.cpu[at]])
+            for name, at in zip(names, (0, -1), strict=True)
+        ]
+
     def rate(self, trials: int, results: int) -> Line:
         """Results a second by the wall, and by the main thread's CPU: what it would hold with a core of its own."""
         main = next(line for line in self.lines(trials) if line.what == "main thread")
@@ -187,6 +200,11 @@ class StubSweep(_Stubbed, Sweep):
 
 class ResumedStubs(_Stubbed, ResumedSweep):
     """One that goes on."""
+
+
+def ask_stock(trial: optuna.Trial) -> None:
+    """`SPACE` as Ray's own OptunaSearch takes it."""
+    SPACE.sample(trial, {}, {})
 
 
 def told_trials(count: int, seed: int = 0) -> list[FrozenTrial]:

@@ -15,9 +15,24 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+from optuna import Study
+from optuna.samplers._ga import BaseGASampler
 from ray.cluster_utils import Cluster
+from ray.tune.execution.tune_controller import TuneController
 from rich.console import Console
-from scale_parts import SPACE, Clock, Line, Marks, ResumedStubs, StubSweep, Template, add_ended, memory_mb, told_trials
+from scale_parts import (
+    POPULATION,
+    SPACE,
+    Clock,
+    Line,
+    Marks,
+    ResumedStubs,
+    StubSweep,
+    Template,
+    add_ended,
+    memory_mb,
+    told_trials,
+)
 from scale_stub import ended
 
 from snnsweep import terminal
@@ -27,48 +42,64 @@ from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.samplers import SAMPLERS, seeded
 from snnsweep.sweep.search import StudySearcher, Teller
 from snnsweep.sweep.study import open_study
+from snnsweep.sweep.tidy import Tidy
 from snnsweep.sweep.tuning import Ender
 from snnsweep.tracking.address import server_command
 from snnsweep.tracking.mlflow import Tracker
 from snnsweep.tracking.runs import Runs
 from snnsweep.tracking.spool import Spool
 
-NODES, GPUS, SHARE = 4, 2, 0.25  # so that 32 trials run side by side
+NODES, GPUS, SHARE = 2, 1, 0.5  # so that 4 trials run side by side
 ASKS, ASK_S = 9, 60  # asks of a sampler, and how long they may take
 TOLD_TO_MLFLOW = 30  # trials
+MOST_TOLD_BESIDE = 1_000  # trials, in the row `driver`
 STARTUP = 10  # of the samplers, as in a sweep of so many trials
 ENDS = ("trial_start", "trial_result", "trial_complete", "trial_error", "step_end")
 OURS = [
     *((watch.Recorder, f"on_{name}", "our callbacks") for name in ENDS),
-    (StudySearcher, "suggest", "- the study is asked (random)"),
+    (StudySearcher, "suggest", "- a suggestion is taken (random)"),
+    (StudySearcher, "_next", "the study is asked, in a thread of its own"),
     (store.Store, "add", "- row to journal and parquet"),
     (Teller, "tell", "- the study is told"),
-    (watch, "keep_newest", "- old checkpoints deleted"),
+    (Tidy, "keep_newest", "- old checkpoints handed over"),
     (Spool, "_say", "- said to MLflow's spool"),
     (terminal.ProgressView, "__call__", "- line on the terminal"),
     (Spool, "_tell_next", "MLflow's own thread (sqlite)"),
 ]
+RAYS = [
+    (TuneController, "save_to_dir", "Ray's state of all trials, written"),
+    (TuneController, "step", "a turn of Ray's loop"),
+]
 
 
-def with_ray(trials: int, template: Template, home: Path) -> list[Line]:
-    """A whole sweep, on a cluster of four nodes with two GPUs each that are not there."""
+def with_ray(trials: int, template: Template, home: Path, seconds: float | None = None) -> list[Line]:
+    """A whole sweep, or what ends of it in so many seconds.
+
+    The cluster has two nodes, with a GPU each that is not there, and a head that runs no trial.
+    """
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(NODES):
         cluster.add_node(num_cpus=int(GPUS / SHARE), num_gpus=GPUS)
     clock = Clock()
     marks = Marks(clock)
     given = {"sampler": "random", "address": cluster.address, "gpus_per_trial": SHARE, "listener": marks}
+    given["time_budget"] = seconds
     sweep = StubSweep(SPACE, trials, storage=home, name="s", **given)
     sweep.template = template
-    with clock.watching(*OURS), _unseen():
+    with clock.watching(*OURS, *RAYS), _unseen():
         sweep.run()
     found = sweep.results()
-    if len(found) != trials or set(found["status"]) != {"finished"}:
+    if (len(found) < trials and not seconds) or not set(found["status"]) <= {"finished", "stopped"}:
         raise RuntimeError(f"{len(found)} of {trials} trials ended: {found['cause'].unique()}")
+    found = found[found["status"] == "finished"]
+    trials = len(found)
     size = (sweep.folder / "results.jsonl").stat().st_size
     return [
         *marks.lines(trials),
+        *marks.ends(trials),
+        *(line for line in clock.lines(trials) if line.what in {label for *_, label in RAYS}),
         marks.rate(trials, len(template["history"]) + 1),
+        Line("processes that ran trials", trials, "", [len({tuple(said) for said in found["warnings"]})]),
         Line("calls that MLflow had not got 30 s after the end", trials, "", [sweep.untold]),
         Line("memory of the driver, when the first trial ended", trials, "MB", [marks.memory]),
         Line("memory of the driver, at most", trials, "MB", [memory_mb("VmHWM")]),
@@ -77,15 +108,20 @@ def with_ray(trials: int, template: Template, home: Path) -> list[Line]:
 
 
 def without_ray(trials: int, template: Template, home: Path) -> list[Line]:
-    """The driver's part alone: Ray's calls of it are imitated, trial after trial."""
+    """The driver's part alone: Ray's calls of it are imitated, trial after trial.
+
+    With many trials MLflow's own thread does not run: it would fall behind, and take most of the time.
+    """
     tracker = Tracker(f"sqlite:///{home}/mlflow.db", "scale")
     tracker.connect()
-    spool = Spool(home, tracker, tracker.start_sweep("s", {}, {}, ""))
+    alone = nullcontext() if trials <= MOST_TOLD_BESIDE else patch.object(Spool, "_tell_all", lambda spool: None)
+    with alone:
+        spool = Spool(home, tracker, tracker.start_sweep("s", {}, {}, ""))
     study = open_study(home, "s", SPACE.objectives, seeded("random", 0, STARTUP))
     clock = Clock()
     marks = Marks(clock)
     progress, rows = Progress(trials, SPACE.objectives, 32), store.Store(home, {}, objectives=SPACE.objectives)
-    recorder = watch.Recorder(rows, Teller(study), spool, progress, marks, str(home), Ender(), None)
+    recorder = watch.Recorder(rows, Teller(study), spool, progress, marks, Tidy(str(home)), Ender(), None, {})
     searcher = StudySearcher(study, SPACE, {"seed": 0}, {"device": "cpu"})
     trial_list: list[Any] = []
     with clock.watching(*OURS), _unseen():
@@ -128,6 +164,7 @@ def ask(trials: int, template: Template, home: Path, storage: str, samplers: Seq
         study.add_trials(told_trials(trials))
     for name in samplers:
         study.sampler = SAMPLERS[name](trials, STARTUP)
+        knows_its_parents(study)
         searcher, teller = StudySearcher(study, SPACE, {"seed": 0}, {"device": "cpu"}), Teller(study)
         parts = [(StudySearcher, "suggest", f"ask {name}, {storage}"), (Teller, "tell", f"tell, {storage}")]
         with clock.watching(*parts), _at_most(ASK_S):
@@ -135,6 +172,15 @@ def ask(trials: int, template: Template, home: Path, storage: str, samplers: Seq
                 suggestion: Any = searcher.suggest(str(count))
                 teller.tell(suggestion["number"], "finished", dict.fromkeys(SPACE.objectives, 0.5))
     return [line for line in clock.lines(trials) if line.what]
+
+
+def knows_its_parents(study: Study) -> None:
+    """A genetic sampler finds the parents of the last generation of told trials, as it does after so many asks."""
+    if isinstance(study.sampler, BaseGASampler):
+        last = (len(study.get_trials(deepcopy=False)) - 1) // POPULATION
+        parents = [trial._trial_id for trial in study.sampler.get_population(study, last - 1)]
+        key = f"{study.sampler._get_parent_cache_key_prefix()}{last}"
+        study._storage.set_study_system_attr(study._study_id, key, parents)
 
 
 def mlflow(trials: int, template: Template, home: Path, over: str) -> list[Line]:

@@ -1,7 +1,9 @@
 """A trial that costs nothing: `SweepTrial`'s reports, of the size of a real trial's. Imports little: workers do too."""
 
 import json
+import os
 import random
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,10 @@ def ended(template: Mapping[str, Any], flat: Mapping[str, Any], number: int) -> 
 
 
 class StubTrial(tune.Trainable):
-    """Reports the template's epochs, then a result. Its checkpoints hold a few bytes."""
+    """Reports the template's epochs, then a result, whose only warning names the process. Checkpoints of a few bytes.
+
+    A template's `sleep_s` is the trial's time, in equal parts for each report.
+    """
 
     def setup(  # type: ignore[override]  # tune.with_parameters binds all but the config
         self, config: dict[str, Any], template: dict[str, Any], space: Any, place: str, rungs: Any
@@ -40,10 +45,12 @@ class StubTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         history = self.template["history"]
+        time.sleep(self.template.get("sleep_s", 0) / (len(history) + 1))
         if self.epoch < len(history):
             self.epoch += 1
             return {"epoch": self.epoch, "metrics": history[self.epoch - 1], "done": False}
-        result = ended(self.template, self.asked["flat"], self.asked["number"])
+        named = {**self.template, "warnings": [f"process {os.getpid()}"]}
+        result = ended(named, self.asked["flat"], self.asked["number"])
         return {"epoch": self.epoch, "result": result, "traceback": "", "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -55,3 +62,13 @@ class StubTrial(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)  # type: ignore[call-arg]
         return True
+
+
+def stock_trial(config: dict[str, Any], template: Mapping[str, Any]) -> None:
+    """The same reports from a function, which is stock Tune's own way."""
+    pause = template.get("sleep_s", 0) / (len(template["history"]) + 1)
+    for metrics in template["history"]:
+        time.sleep(pause)
+        tune.report(dict(metrics))
+    time.sleep(pause)
+    tune.report({**template["metrics"], "process": os.getpid()})

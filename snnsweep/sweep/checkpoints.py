@@ -5,6 +5,7 @@ Ray writes them as ROOT/ray*/TRIAL/checkpoint_NNNNNN/state.pt: each start of a s
 
 import io
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,8 @@ def keep_newest(place: str, trial_id: str) -> None:
     """Deletes all states of a trial but the newest that is there: what an ended trial is still wanted for."""
     for path in newest_first(place, trial_id)[1:]:
         files, inside = _at(path)
-        files.delete_dir(inside.removesuffix(f"/{STATE}"))
+        with suppress(FileNotFoundError):  # somebody was faster
+            files.delete_dir(inside.removesuffix(f"/{STATE}"))
 
 
 def _folders(place: str) -> list[str]:

@@ -15,9 +15,11 @@ from snnsweep.sweep import nodes
 from snnsweep.sweep.nodes import Kind
 
 # Read by Ray when Tune starts; none of these wins over what the user set.
-QUIET = {
+SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own box and tables; the sweep shows its own
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a csv, json and event file a trial
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # its state of all trials is written at both ends alone: nothing reads it
+    "TUNE_ONLY_STORE_CHECKPOINT_SCORE_ATTRIBUTE": "1",  # a checkpoint's metrics would be kept as long as Ray runs
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 PATIENCE_S = 5
@@ -36,7 +38,7 @@ def connect(address: str | None) -> Iterator[None]:
         UserError: no cluster answers at `address`.
         SnnSweepError: Ray does not start on this machine.
     """
-    for key, value in QUIET.items():
+    for key, value in SETTINGS.items():
         os.environ.setdefault(key, value)
     started = not ray.is_initialized()
     if started:

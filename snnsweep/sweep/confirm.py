@@ -1,6 +1,7 @@
 """`Confirmation`: a front's members trained again with fresh seeds and attacked on the untouched test split."""
 
 from collections.abc import Callable
+from contextlib import closing
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from snnsweep.sweep.provenance import now, provenance
 from snnsweep.sweep.signals import ending_on_signal
 from snnsweep.sweep.space import MODULE, Space, space_then, text_of
 from snnsweep.sweep.storage import check_storage
+from snnsweep.sweep.tidy import Tidy
 from snnsweep.sweep.trials import flat_of
 from snnsweep.sweep.tries import every_loss_is_a_death
 from snnsweep.sweep.tuning import tuner
@@ -236,7 +238,8 @@ class Confirmation:
             for pair in todo:
                 pair["flat"]["device"] = "cuda" if gpus else "cpu"
             progress = Progress(len(todo), self.facts["objectives"], side_by_side)
-            keeper = Keeper(store.Store(self.folder, own), progress, self.listener)
+            tidy = Tidy(str(self.folder))
+            keeper = Keeper(store.Store(self.folder, own), progress, self.listener, tidy)
             run = tuner(
                 ConfirmTrial,
                 {
@@ -248,13 +251,13 @@ class Confirmation:
                 {"cpu": self.cpus, "gpu": gpus},
                 str(self.folder),
                 next_run(str(self.folder)),
-                keeper,
+                [keeper, tidy],
                 pair_name,
                 side_by_side,
                 param_space={"pair": tune.grid_search(todo)},
             )
             try:
-                with ending_on_signal(self._interrupt), every_loss_is_a_death():
+                with closing(tidy), ending_on_signal(self._interrupt), every_loss_is_a_death():
                     run.fit()
             finally:
                 keeper.rows.flush()

@@ -13,9 +13,9 @@ from snnsweep.config import TrialConfig
 from snnsweep.measurement import Measurement
 from snnsweep.result import Result
 from snnsweep.results.store import Store
-from snnsweep.sweep.checkpoints import keep_newest
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.space import Space
+from snnsweep.sweep.tidy import Tidy
 from snnsweep.sweep.trainable import SweepTrial
 from snnsweep.sweep.trials import load_trial
 from snnsweep.sweep.tries import cause_of
@@ -72,8 +72,8 @@ class ConfirmTrial(SweepTrial):
 class Keeper(tune.Callback):
     """Writes each ended pair's row at once, and tells a listener."""
 
-    def __init__(self, rows: Store, progress: Progress, listener: Callable[[Progress], None]):
-        self.rows, self.progress, self.listener = rows, progress, listener
+    def __init__(self, rows: Store, progress: Progress, listener: Callable[[Progress], None], tidy: Tidy):
+        self.rows, self.progress, self.listener, self.tidy = rows, progress, listener, tidy
         self._since: dict[str, float] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Keeper(tune.Callback):
             self.listener(self.progress)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        keep_newest(str(self.rows.path.parent), pair_name(trial))
+        self.tidy.keep_newest(pair_name(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         pair = trial.config["pair"]

@@ -7,7 +7,7 @@ own end is handed out again, and goes on from its newest checkpoint.
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -29,10 +29,11 @@ from snnsweep.sweep.asha import Asha
 from snnsweep.sweep.ledger import BROKE, INTERRUPTED, OUT_OF_TIME, has_ended, settle
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.scheduler import RUNGS, RungScheduler
-from snnsweep.sweep.search import StudySearcher, Teller
+from snnsweep.sweep.search import StudySearcher, Teller, asked_ahead
 from snnsweep.sweep.signals import ending_on_signal
 from snnsweep.sweep.space import Space
 from snnsweep.sweep.study import running
+from snnsweep.sweep.tidy import Tidy
 from snnsweep.sweep.trainable import SweepTrial
 from snnsweep.sweep.tries import every_loss_is_a_death
 from snnsweep.sweep.tuning import LOST_WORKERS, Ender, trial_name, tuner
@@ -90,10 +91,11 @@ class Drive:
         progress.take_over(ended)
         epochs = {name: int(row["epochs"]) for name, row in rows.items() if not has_ended(row)}
         self.ender = Ender(self.time_budget)
-        watched = (self.store, teller, self.spool, progress, self.listener, self.place, self.ender, self.asha)
-        recorder = Recorder(*watched, epochs, self.space.sha256)
-        if self._left(recorder):
-            self._tune(again, recorder)
+        with closing(Tidy(self.place)) as tidy:
+            watched = (self.store, teller, self.spool, progress, self.listener, tidy, self.ender, self.asha)
+            recorder = Recorder(*watched, epochs, self.space.sha256)
+            if self._left(recorder):
+                self._tune(again, recorder)
 
     def _left(self, recorder: Recorder) -> int:
         return self.trials - recorder.progress.done
@@ -137,23 +139,25 @@ class Drive:
     def _round(self, left: int, again: list[int], recorder: Recorder, scheduler: RungScheduler | None) -> None:
         given = {"space": self.space, "place": self.place, "rungs": self.asha.brackets if self.asha else None}
         search: dict[str, Any] = {"scheduler": scheduler} if scheduler else {}
-        run = tuner(
-            SweepTrial,
-            {**self.given, **given},
-            dict(self.resources),
-            self.place,
-            checkpoints.next_run(self.place),
-            recorder,
-            trial_name,
-            self.side_by_side,
-            ender=self.ender,
-            search_alg=StudySearcher(self.study, self.space, self.defaults, self.overrides, again),
-            num_samples=left,
-            **search,
-        )
-        # When all is over Ray reads its trials' errors back, which nobody asks it for, and a full disk may have cut.
-        with every_loss_is_a_death(), suppress(EOFError, UnpicklingError):
-            run.fit()
+        asked = (self.study, self.space, self.defaults, self.overrides, again, left)
+        with closing(StudySearcher(*asked, asked_ahead(self.side_by_side))) as searcher:
+            run = tuner(
+                SweepTrial,
+                {**self.given, **given},
+                dict(self.resources),
+                self.place,
+                checkpoints.next_run(self.place),
+                [recorder, recorder.tidy],
+                trial_name,
+                self.side_by_side,
+                ender=self.ender,
+                search_alg=searcher,
+                num_samples=left,
+                **search,
+            )
+            # When all is over Ray reads its trials' errors back, unasked, and a full disk may have cut them.
+            with every_loss_is_a_death(), suppress(EOFError, UnpicklingError):
+                run.fit()
 
     def close(self, facts: Mapping[str, Any]) -> int:
         """The front to parquet and MLflow, from the rows on disk: one source for what everybody shows.

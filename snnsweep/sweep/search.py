@@ -6,6 +6,7 @@ trial is told finite values; one that did not finish has a violated constraint, 
 state.
 """
 
+import logging
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -13,29 +14,46 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import OptunaError
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from snnsweep.config import Flat
 from snnsweep.errors import SpaceError
 from snnsweep.result import Status
+from snnsweep.sweep.ahead import Ahead
 from snnsweep.sweep.samplers import GridSampler
 from snnsweep.sweep.space import Space
-from snnsweep.sweep.study import CONSTRAINT, RETRY, objectives_of, trial_of
+from snnsweep.sweep.study import CONSTRAINT, RETRY, objectives_of, put_back, trial_of
 
 UNBOUNDED = 1e6  # told for a metric to be minimised of which nothing was seen yet
 LEAST_VIOLATION = 1e-3  # of a trial that was stopped after its last epoch
+SLOTS_AN_ASK = 8  # trials side by side for each one that is chosen ahead
+_LOGGER = logging.getLogger("snnsweep")
+
+
+def asked_ahead(side_by_side: int) -> int:
+    """How many trials are chosen before there is a slot for them.
+
+    A trial that is chosen ahead is chosen without the results that come until it starts, as if so many more trials ran
+    side by side: at most an eighth more, and one for less than eight. With one slot it is none: each trial is chosen
+    knowing all before it, and the same seed gives the same sweep.
+    """
+    return math.ceil(side_by_side / SLOTS_AN_ASK) if side_by_side > 1 else 0
 
 
 class StudySearcher(Searcher):
-    """Asks a study for variants.
+    """Asks a study for variants, some of them before they are wanted.
 
     A suggestion is `{"number": int, "flat": config}`, with a further "cause" where the space failed for these
-    parameters; "flat" then holds the parameters alone.
+    parameters; "flat" then holds the parameters alone. The study is asked by one thread, so that numbers and parameters
+    come in the sampler's order, whatever `ahead` is.
 
     Args:
         study: its sampler is asked.
         again: numbers of trials that were asked for before and not told: these come first, as they were.
+        most: suggestions that will be wanted, those of `again` among them; no more are asked for ahead.
+        ahead: asked for before they are wanted, in a thread of its own; see `asked_ahead`.
     """
 
     def __init__(
@@ -45,16 +63,36 @@ class StudySearcher(Searcher):
         defaults: Flat,
         overrides: Flat,
         again: Sequence[int] = (),
+        most: int = 0,
+        ahead: int = 0,
     ):
         super().__init__()
         self.study, self.space, self.defaults, self.overrides = study, space, defaults, overrides
-        self.again = deque(again)
+        self.again, self._known = deque(again), frozenset(again)
+        self._ahead: Ahead[dict[str, Any]] = Ahead(self._next, most, ahead)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]  # FINISHED is a string
+        return self._ahead.take() or Searcher.FINISHED
+
+    def close(self) -> None:
+        """Ends the asking. What was asked for and never wanted waits in the study, and is what is asked for next.
+
+        Where the study cannot be written, or after a kill, it stays there as running, and comes `again`.
+        """
+        for suggestion in self._ahead.close():
+            number = suggestion["number"]
+            if number in self._known:  # it has run before
+                continue
+            try:
+                put_back(self.study, number)
+            except (OSError, OptunaError) as error:
+                _LOGGER.warning("trial %d, which never began, stays as running in the study (%s)", number, error)
+
+    def _next(self) -> dict[str, Any] | None:
         while self.again:
             if suggestion := self._sample(trial_of(self.study, self.again.popleft())):
                 return suggestion
-        return self._sample(self.study.ask()) or Searcher.FINISHED
+        return self._sample(self.study.ask())
 
     def _sample(self, trial: optuna.Trial) -> dict[str, Any] | None:
         """A suggestion; None where the grid has nothing left, and repeats itself."""
@@ -79,8 +117,8 @@ class StudySearcher(Searcher):
         """
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray pickles its searcher. The study stays where it is; a storage may hold a password."""
-        return self.__dict__ | {"study": None}
+        """Ray pickles its searcher. The study stays where it is, as does its thread; a storage may hold a password."""
+        return self.__dict__ | {"study": None, "_ahead": None}
 
     def save(self, checkpoint_path: str) -> None:
         """Ray's snapshot: empty, for the study is the state."""

@@ -180,6 +180,15 @@ def trial_of(study: optuna.Study, number: int) -> optuna.Trial:
         raise
 
 
+def put_back(study: optuna.Study, number: int) -> None:
+    """A trial that was asked for and never began waits again: it is the next to be asked for, with its parameters.
+
+    Raises:
+        UserError: the study has no such trial.
+    """
+    study._storage.set_trial_state_values(trial_of(study, number)._trial_id, TrialState.WAITING)
+
+
 def check_has(study: optuna.Study, numbers: Iterable[int]) -> None:
     """Raises:
     UserError: the study lacks some of them: it is older than the rows, and would give their numbers out again.

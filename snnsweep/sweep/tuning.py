@@ -10,7 +10,6 @@ from ray.tune.experiment import Trial
 from snnsweep.sweep.checkpoints import trial_id
 
 LOST_WORKERS = 3  # times that a trial goes on from its checkpoint after its process or machine was lost
-CHECKPOINTS = 2  # of a running trial: a crash can leave the newest one cut short
 
 
 def trial_name(trial: Trial) -> str:
@@ -48,7 +47,7 @@ def tuner(
     resources: dict[str, float],
     place: str,
     name: str,
-    callback: tune.Callback,
+    callbacks: list[tune.Callback],
     trial_name: Callable[[Trial], str],
     side_by_side: int,
     param_space: dict[str, Any] | None = None,
@@ -61,6 +60,7 @@ def tuner(
         given: arguments of the trainable's `setup`, by way of the object store.
         resources: `cpu` and `gpu` of a trial.
         place, name: Ray's state lies in place/name, a folder or a URI.
+        callbacks: a `Tidy` among them, or all checkpoints are kept.
         trial_name: short, for the folders too.
         side_by_side: trials at once.
         ender: may end it early.
@@ -79,10 +79,8 @@ def tuner(
         run_config=tune.RunConfig(
             name=name,
             storage_path=place,
-            callbacks=[callback],
-            checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=CHECKPOINTS, checkpoint_frequency=1, checkpoint_at_end=True
-            ),
+            callbacks=callbacks,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, checkpoint_at_end=True),
             failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
             stop=ender,
             verbose=0,

@@ -1,13 +1,11 @@
 """The driver's view of a running sweep: what Ray reports becomes rows, told trials, MLflow runs and progress."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import OptunaError
-from pyarrow import ArrowException
 from ray import tune
 from ray.tune.experiment import Trial
 
@@ -17,17 +15,16 @@ from snnsweep.result import ON_THE_WAY, Result, Status
 from snnsweep.results.store import Store
 from snnsweep.sweep.asha import Asha
 from snnsweep.sweep.blame import is_no_end
-from snnsweep.sweep.checkpoints import keep_newest
 from snnsweep.sweep.ledger import GIVEN_UP, OPEN_ENDED, told
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.search import Teller
+from snnsweep.sweep.tidy import Tidy
 from snnsweep.sweep.tries import Tries, cause_of, error_of, host_of
 from snnsweep.sweep.tuning import LOST_WORKERS, Ender, trial_name
 from snnsweep.tracking.spool import Spool
 
 IN_A_ROW = 3  # trials that are given up with none that ends between them: it is not one machine, or it takes them all
 ERRORS = "errors"  # in a sweep's folder: the tracebacks of failed trials
-_LOGGER = logging.getLogger("snnsweep")
 
 
 class Recorder(tune.Callback):
@@ -37,7 +34,7 @@ class Recorder(tune.Callback):
     the study, and says the rest (`ledger.settle`).
 
     Args:
-        place: of the checkpoints; an ended trial keeps one.
+        tidy: is told of each trial that ended.
         epochs: that trials of an earlier start of the sweep had trained.
         ender: is told to end the sweep where rows cannot be written any more.
         asha: who stopped whom at which rung.
@@ -57,14 +54,14 @@ class Recorder(tune.Callback):
         spool: Spool,
         progress: Progress,
         listener: Callable[[Progress], None],
-        place: str,
+        tidy: Tidy,
         ender: Ender,
         asha: Asha | None,
         epochs: Mapping[str, int],
         text: str = "",
     ):
         self.store, self.teller, self.spool, self.progress, self.listener = store, teller, spool, progress, listener
-        self.place, self.ender, self.asha, self.epochs, self.text = place, ender, asha, epochs, text
+        self.tidy, self.ender, self.asha, self.epochs, self.text = tidy, ender, asha, epochs, text
         self.trouble: Exception | None = None
         self.lost: Exception | None = None
         self.given_up: dict[str, str] = {}
@@ -108,17 +105,19 @@ class Recorder(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         name = trial_name(trial)
+        ended, metrics = result.pop("result", None), result.pop("metrics", None)  # or Ray keeps them as long as it runs
         if name in self._ended:
             return
-        if "result" in result:
+        if ended is not None:
+            traceback, text = result.pop("traceback"), result.pop("text", "")
             if self.asha and name in self.asha.stopped:  # before a crash; it has gone on to its end since
                 return  # `on_trial_complete` has its row
-            self._end(trial, Result.model_validate_json(result["result"]), result["traceback"], result.get("text", ""))
-        elif "metrics" in result:
+            self._end(trial, Result.model_validate_json(ended), traceback, text)
+        elif metrics is not None:
             self.progress.running[name] = result["epoch"]
-            if found := _of_rung(result["metrics"]):
+            if found := _of_rung(metrics):
                 self._at_rung[name] = found
-            self.spool.log_epoch(name, result["epoch"], result["metrics"])
+            self.spool.log_epoch(name, result["epoch"], metrics)
             self.listener(self.progress)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -126,10 +125,7 @@ class Recorder(tune.Callback):
         if self.asha and name in self.asha.stopped:
             self._end_at_rung(trial, self.asha)
         if name in self._ended:
-            try:
-                keep_newest(self.place, name)
-            except (OSError, ArrowException) as error:
-                _LOGGER.warning("%s: older checkpoints could not be deleted (%s)", name, error)
+            self.tidy.keep_newest(name)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         cause, name = cause_of(trial), trial_name(trial)

@@ -16,6 +16,7 @@ from snnsweep.sweep import drive
 from snnsweep.sweep.drive import Drive
 from snnsweep.sweep.ledger import has_ended
 from snnsweep.sweep.progress import Progress
+from snnsweep.sweep.tidy import Tidy
 from snnsweep.sweep.tries import cause_of, every_loss_is_a_death
 from snnsweep.sweep.tuning import LOST_WORKERS, Ender, trial_name
 from snnsweep.sweep.watch import Recorder
@@ -35,7 +36,7 @@ class Trial(SimpleNamespace):
 @pytest.fixture
 def recorder(tmp_path: Path) -> Recorder:
     made = Recorder(
-        Store(tmp_path), None, None, Progress(9, {}, 1), lambda _: None, str(tmp_path), Ender(), None, {}, "abc"
+        Store(tmp_path), None, None, Progress(9, {}, 1), lambda _: None, Tidy(str(tmp_path)), Ender(), None, {}, "abc"
     )
     made.ends = []
     made._end = lambda trial, result: made.ends.append((trial_name(trial), result.status))
@@ -92,7 +93,7 @@ def test_a_sick_machine_leaves_its_trials_open_and_ends_the_sweep_before_it_has_
     spool: Any = SimpleNamespace(end_trial=lambda *_: None)
     rows = Store(tmp_path)
     recorder = Recorder(
-        rows, teller, spool, Progress(9, {}, 1), lambda _: None, str(tmp_path), Ender(), None, {}, "abc"
+        rows, teller, spool, Progress(9, {}, 1), lambda _: None, Tidy(str(tmp_path)), Ender(), None, {}, "abc"
     )
     for number in (0, 1):
         used_up(recorder, tmp_path, number, ILL)
