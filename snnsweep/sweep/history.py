@@ -1,0 +1,152 @@
+"""What a sampler is shown of a long study: its best trials, and a sample of the rest.
+
+Everything is kept up to date as trials are told, so that what is shown is not looked for among all of them. It depends
+on the told trials alone, not on the order in which they came.
+"""
+
+from bisect import insort
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.search_space.group_decomposed import _SearchSpaceGroup
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from snnsweep.sweep.asha import Fronts, epsilon_net
+from snnsweep.sweep.study import WARM
+
+Params = Mapping[str, Any]
+
+
+class Elite:
+    """The best fronts that hold `room` points together, of all that were added, whatever their number.
+
+    A further point never moves another one to a better front: a front that is not needed will not be needed again.
+
+    Args:
+        objectives: how many.
+        room: the front that reaches so many is the last that is kept.
+    """
+
+    def __init__(self, objectives: int, room: int):
+        self._fronts, self._room = Fronts(objectives), room
+        self._trials: list[FrozenTrial] = []
+        self._best: dict[int, list[FrozenTrial]] = {}  # by count, until another one belongs here
+
+    def add(self, trial: FrozenTrial, costs: list[float]) -> None:
+        """Takes a trial; less is better."""
+        self._fronts.add(costs)
+        self._trials.append(trial)
+        while (kept := self._fronts.ranks < self._fronts.ranks.max()).sum() >= self._room:
+            self._trials = list(compress(self._trials, kept))
+            self._fronts.points, self._fronts.ranks = self._fronts.points[kept], self._fronts.ranks[kept]
+        if self._trials[-1] is trial:
+            self._best.clear()
+
+    def best(self, count: int) -> list[FrozenTrial]:
+        """The best `count` by front, at most `room`; the front that is cut is thinned out evenly (an epsilon-net)."""
+        if count not in self._best:
+            self._best[count] = self._chosen(count)
+        return self._best[count]
+
+    def _chosen(self, count: int) -> list[FrozenTrial]:
+        order = np.lexsort([[trial.number for trial in self._trials], self._fronts.ranks])
+        if count < len(order):
+            ranks = self._fronts.ranks[order]
+            whole, cut = order[ranks < ranks[count]], order[ranks == ranks[count]]
+            order = np.concatenate([whole, cut[epsilon_net(self._fronts.points[cut], count - len(whole))]])
+        return [self._trials[index] for index in order]
+
+
+class Asked:
+    """The parameters that were asked for before."""
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[str, ...], set[tuple[Any, ...]]] = {}
+
+    def add(self, params: Params) -> None:
+        if params:
+            names = tuple(sorted(params))
+            self._values.setdefault(names, set()).add(_values(params, names))
+
+    def holds(self, guess: Params) -> bool:
+        """Whether a space that is given these values, and takes those it asks for, would ask as before."""
+        return any(
+            guess.keys() >= set(names) and _values(guess, names) in values for names, values in self._values.items()
+        )
+
+
+def _values(params: Params, names: Iterable[str]) -> tuple[Any, ...]:
+    """Steps of a float are the same whatever they were computed by."""
+    return tuple(float(f"{value:.12g}") if isinstance(value := params[name], float) else value for name in names)
+
+
+class History:
+    """A study's trials, as far as they were looked at.
+
+    Args:
+        room: see `Elite`.
+
+    Attributes:
+        told: those with values, by number.
+        running: those that were asked and not told.
+        group: the parameters that occur together, of those with values, as Optuna decomposes them.
+    """
+
+    def __init__(self, study: optuna.Study, room: int):
+        self._signs = [-1.0 if way == StudyDirection.MAXIMIZE else 1.0 for way in study.directions]
+        self._elite, self._asked = Elite(len(self._signs), room), Asked()
+        self._next, self._open, self._together = 0, list[int](), set[frozenset[str]]()
+        self._infeasible: list[tuple[float, int, FrozenTrial]] = []
+        self.told: list[FrozenTrial] = []
+        self.running: list[FrozenTrial] = []
+        self.group = _SearchSpaceGroup()
+
+    def take(self, trials: Sequence[FrozenTrial]) -> None:
+        """Looks at what is new, or had not ended.
+
+        Args:
+            trials: all of the study's, by number.
+        """
+        looked_at = [trials[number] for number in (*self._open, *range(self._next, len(trials)))]
+        for trial in looked_at:
+            if trial.state.is_finished():
+                self._take(trial)
+        self._next, self._open = len(trials), [trial.number for trial in looked_at if not trial.state.is_finished()]
+        self.running = [trial for trial in looked_at if trial.state == TrialState.RUNNING]
+
+    def _take(self, trial: FrozenTrial) -> None:
+        if WARM not in trial.user_attrs:  # another sweep's trial was another network
+            self._asked.add(trial.params)
+        if trial.state != TrialState.COMPLETE:
+            return
+        insort(self.told, trial, key=lambda told: told.number)
+        if (names := frozenset(trial.distributions)) not in self._together:
+            self._together.add(names)
+            self.group.add_distributions(trial.distributions)
+        violation = sum(violated for violated in trial.constraints.values() if violated > 0)
+        if violation:
+            insort(self._infeasible, (violation, trial.number, trial))
+        else:
+            self._elite.add(trial, [sign * value for sign, value in zip(self._signs, trial.values, strict=True)])
+
+    def best(self, count: int) -> list[FrozenTrial]:
+        """By number: the best feasible ones by front; where there are too few, those with the least violation too."""
+        feasible = self._elite.best(count)
+        others = [trial for _, _, trial in self._infeasible[: count - len(feasible)]]
+        return sorted(feasible + others, key=lambda trial: trial.number)
+
+    def others(self, best: Iterable[FrozenTrial], count: int) -> list[FrozenTrial]:
+        """By number: about `count` of the told, at even distances, without the best ones."""
+        left_out = {trial.number for trial in best}
+        places = np.unique(np.linspace(0, len(self.told) - 1, min(count + len(left_out), len(self.told))).round())
+        shown = [self.told[int(place)] for place in places]
+        return [trial for trial in shown if trial.number not in left_out]
+
+    def asked(self, guess: Params, but: int) -> bool:
+        """Whether a trial other than `but` has these parameters, or those of them that it was asked for."""
+        ran = (trial.params for trial in self.running if trial.number != but)
+        return self._asked.holds(guess) or any(params and params.items() <= guess.items() for params in ran)
