@@ -120,7 +120,8 @@ def collect(curves: Path, seeds: int, trials: int) -> list[list[Trial]]:
         for seed in range(seeds):
             flat = variants[seed][number].to_flat()
             if (seed, number) not in known:
-                known[seed, number] = {"seed": seed, "number": number, "config": flat} | trained(variants[seed][number], rule(ALL, FIRST).rungs)
+                ended = trained(variants[seed][number], rule(ALL, FIRST).rungs)
+                known[seed, number] = {"seed": seed, "number": number, "config": flat} | ended
                 with curves.open("a") as file:
                     file.write(json.dumps(known[seed, number]) + "\n")
                 err.print(f"seed {seed} trial {number}: {known[seed, number]['status']}")

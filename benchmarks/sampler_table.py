@@ -19,8 +19,8 @@ from early_stopping import ALL, trained
 
 from snnsweep import TrialConfig
 from snnsweep.sweep.asha import rungs
-from snnsweep.sweep.samplers import GridSampler
 from snnsweep.sweep.rungs import Rungs
+from snnsweep.sweep.samplers import GridSampler
 from snnsweep.sweep.space import Space
 from snnsweep.terminal import err, out
 

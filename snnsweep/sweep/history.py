@@ -4,7 +4,7 @@ Everything is kept up to date as trials are told, so that what is shown is not l
 on the told trials alone, not on the order in which they came.
 """
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from typing import Any
@@ -53,7 +53,7 @@ class Elite:
         return self._best[count]
 
     def _chosen(self, count: int) -> list[FrozenTrial]:
-        order = np.lexsort([[trial.number for trial in self._trials], self._fronts.ranks])
+        order = np.lexsort((np.array([trial.number for trial in self._trials]), self._fronts.ranks))
         if count < len(order):
             ranks = self._fronts.ranks[order]
             whole, cut = order[ranks < ranks[count]], order[ranks == ranks[count]]
@@ -77,6 +77,10 @@ class Asked:
         return any(
             guess.keys() >= set(names) and _values(guess, names) in values for names, values in self._values.items()
         )
+
+
+def _number(trial: FrozenTrial) -> int:
+    return trial.number
 
 
 def _values(params: Params, names: Iterable[str]) -> tuple[Any, ...]:
@@ -123,7 +127,7 @@ class History:
             self._asked.add(trial.params)
         if trial.state != TrialState.COMPLETE:
             return
-        insort(self.told, trial, key=lambda told: told.number)
+        insort(self.told, trial, key=_number)
         if (names := frozenset(trial.distributions)) not in self._together:
             self._together.add(names)
             self.group.add_distributions(trial.distributions)
@@ -137,14 +141,16 @@ class History:
         """By number: the best feasible ones by front; where there are too few, those with the least violation too."""
         feasible = self._elite.best(count)
         others = [trial for _, _, trial in self._infeasible[: count - len(feasible)]]
-        return sorted(feasible + others, key=lambda trial: trial.number)
+        return sorted(feasible + others, key=_number)
 
     def others(self, best: Iterable[FrozenTrial], count: int) -> list[FrozenTrial]:
-        """By number: about `count` of the told, at even distances, without the best ones."""
-        left_out = {trial.number for trial in best}
-        places = np.unique(np.linspace(0, len(self.told) - 1, min(count + len(left_out), len(self.told))).round())
-        shown = [self.told[int(place)] for place in places]
-        return [trial for trial in shown if trial.number not in left_out]
+        """By number: of the told without the best, `count` at even distances."""
+        free = np.ones(len(self.told), dtype=bool)
+        free[[bisect_left(self.told, trial.number, key=_number) for trial in best]] = False
+        places = np.flatnonzero(free)
+        if count < len(places):
+            places = places[np.linspace(0, len(places) - 1, count).round().astype(int)]
+        return [self.told[place] for place in places]
 
     def asked(self, guess: Params, but: int) -> bool:
         """Whether a trial other than `but` has these parameters, or those of them that it was asked for."""

@@ -49,7 +49,7 @@ class BoundedTPE(TPESampler):
         most = self._best if len(study.directions) > 1 else min(self._best, BEST_OF_ONE)
         self._good = self._history.best(min(-(-len(self._history.told) // 10), most))
         running = [other for other in self._history.running if other.number != trial.number]
-        self._bad = self._history.others(self._good, self._others) + running
+        self._bad = sorted(self._history.others(self._good, self._others) + running, key=lambda bad: bad.number)
         self._search_space_group = self._history.group
         spaces = self._history.group.search_spaces
         return {key: one for space in spaces for key, one in sorted(space.items()) if not one.single()}
