@@ -3,7 +3,7 @@
 docs/sampler.md says what follows. CPU time is the process's; compare the ratios, which are of the same run.
     OMP_NUM_THREADS=1 python benchmarks/sampler.py cost
     OMP_NUM_THREADS=1 python benchmarks/sampler.py volume runs.jsonl --seeds 6
-    OMP_NUM_THREADS=1 python benchmarks/sampler.py replay benchmarks/data/digits.csv --seeds 10
+    OMP_NUM_THREADS=1 python benchmarks/sampler_replay.py benchmarks/data/digits.csv --seeds 10
 """
 
 import json
@@ -17,7 +17,6 @@ from unittest.mock import patch
 import click
 import numpy as np
 import optuna
-import sampler_replay
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.trial import FrozenTrial
@@ -171,8 +170,6 @@ def volume(file: Path, seeds: int, trials: int) -> None:
     out.print(table)
     out.print("mean +- standard deviation of the ratios, paired by seed (least to most)")
 
-
-main.add_command(sampler_replay.replay)
 
 if __name__ == "__main__":
     main()

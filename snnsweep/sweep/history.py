@@ -6,7 +6,6 @@ on the told trials alone, not on the order in which they came.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -22,43 +21,38 @@ Params = Mapping[str, Any]
 
 
 class Elite:
-    """The best fronts that hold `room` points together, of all that were added, whatever their number.
-
-    A further point never moves another one to a better front: a front that is not needed will not be needed again.
+    """The best of all trials that were added, by non-dominated fronts.
 
     Args:
         objectives: how many.
-        room: the front that reaches so many is the last that is kept.
     """
 
-    def __init__(self, objectives: int, room: int):
-        self._fronts, self._room = Fronts(objectives), room
-        self._trials: list[FrozenTrial] = []
-        self._best: dict[int, list[FrozenTrial]] = {}  # by count, until another one belongs here
+    def __init__(self, objectives: int):
+        self._fronts, self._trials = Fronts(objectives), list[FrozenTrial]()
+        self._best: dict[int, list[FrozenTrial]] = {}  # by count, until another one belongs there
+        self._cut = 0  # the last front of these
 
     def add(self, trial: FrozenTrial, costs: list[float]) -> None:
         """Takes a trial; less is better."""
         self._fronts.add(costs)
         self._trials.append(trial)
-        while (kept := self._fronts.ranks < self._fronts.ranks.max()).sum() >= self._room:
-            self._trials = list(compress(self._trials, kept))
-            self._fronts.points, self._fronts.ranks = self._fronts.points[kept], self._fronts.ranks[kept]
-        if self._trials[-1] is trial:
+        if self._fronts.ranks[-1] <= self._cut:
             self._best.clear()
 
     def best(self, count: int) -> list[FrozenTrial]:
-        """The best `count` by front, at most `room`; the front that is cut is thinned out evenly (an epsilon-net)."""
+        """The best `count` by front; the front that is cut is thinned out evenly (an epsilon-net)."""
         if count not in self._best:
-            self._best[count] = self._chosen(count)
+            self._best = {count: self._chosen(count)}
         return self._best[count]
 
     def _chosen(self, count: int) -> list[FrozenTrial]:
-        order = np.lexsort((np.array([trial.number for trial in self._trials]), self._fronts.ranks))
-        if count < len(order):
-            ranks = self._fronts.ranks[order]
-            whole, cut = order[ranks < ranks[count]], order[ranks == ranks[count]]
-            order = np.concatenate([whole, cut[epsilon_net(self._fronts.points[cut], count - len(whole))]])
-        return [self._trials[index] for index in order]
+        ranks = self._fronts.ranks
+        self._cut = int((np.cumsum(np.bincount(ranks)) < count).sum())
+        chosen = np.flatnonzero(ranks < self._cut).tolist()
+        cut = sorted(np.flatnonzero(ranks == self._cut).tolist(), key=lambda index: self._trials[index].number)
+        if (room := count - len(chosen)) < len(cut):
+            cut = [cut[place] for place in epsilon_net(self._fronts.points[cut], room)]
+        return [self._trials[index] for index in chosen + cut]
 
 
 class Asked:
@@ -79,6 +73,11 @@ class Asked:
         )
 
 
+def _free(trial: FrozenTrial) -> dict[str, Any]:
+    """Without parameters of one value, which no sampler draws."""
+    return {name: value for name, value in trial.params.items() if not trial.distributions[name].single()}
+
+
 def _number(trial: FrozenTrial) -> int:
     return trial.number
 
@@ -91,18 +90,15 @@ def _values(params: Params, names: Iterable[str]) -> tuple[Any, ...]:
 class History:
     """A study's trials, as far as they were looked at.
 
-    Args:
-        room: see `Elite`.
-
     Attributes:
         told: those with values, by number.
         running: those that were asked and not told.
         group: the parameters that occur together, of those with values, as Optuna decomposes them.
     """
 
-    def __init__(self, study: optuna.Study, room: int):
+    def __init__(self, study: optuna.Study):
         self._signs = [-1.0 if way == StudyDirection.MAXIMIZE else 1.0 for way in study.directions]
-        self._elite, self._asked = Elite(len(self._signs), room), Asked()
+        self._elite, self._asked = Elite(len(self._signs)), Asked()
         self._next, self._open, self._together = 0, list[int](), set[frozenset[str]]()
         self._infeasible: list[tuple[float, int, FrozenTrial]] = []
         self.told: list[FrozenTrial] = []
@@ -124,7 +120,7 @@ class History:
 
     def _take(self, trial: FrozenTrial) -> None:
         if WARM not in trial.user_attrs:  # another sweep's trial was another network
-            self._asked.add(trial.params)
+            self._asked.add(_free(trial))
         if trial.state != TrialState.COMPLETE:
             return
         insort(self.told, trial, key=_number)
@@ -154,5 +150,5 @@ class History:
 
     def asked(self, guess: Params, but: int) -> bool:
         """Whether a trial other than `but` has these parameters, or those of them that it was asked for."""
-        ran = (trial.params for trial in self.running if trial.number != but)
+        ran = (_free(trial) for trial in self.running if trial.number != but)
         return self._asked.holds(guess) or any(params and params.items() <= guess.items() for params in ran)

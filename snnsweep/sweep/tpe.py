@@ -42,7 +42,7 @@ class BoundedTPE(TPESampler):
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         if self._history is None:
-            self._history = History(study, self._best)
+            self._history = History(study)
         self._history.take(study.get_trials(deepcopy=False))
         if not self._long:
             return super().infer_relative_search_space(study, trial)
