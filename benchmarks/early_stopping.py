@@ -83,9 +83,9 @@ def rule(metrics: Sequence[str], order: str) -> Asha:
     )
 
 
-def trained(config: TrialConfig) -> Trial:
+def trained(config: TrialConfig, rungs: Sequence[int]) -> Trial:
     """One trial to its end: its figures at the rungs and at the end, and the seconds of CPU that each took."""
-    rungs, looks, trial = rule(ALL, FIRST).rungs, {}, Evaluation(config)
+    looks, trial = {}, Evaluation(config)
     clock, begun, looking = time.process_time, time.process_time(), 0.0
     ended = None
     try:
@@ -120,7 +120,8 @@ def collect(curves: Path, seeds: int, trials: int) -> list[list[Trial]]:
         for seed in range(seeds):
             flat = variants[seed][number].to_flat()
             if (seed, number) not in known:
-                known[seed, number] = {"seed": seed, "number": number, "config": flat} | trained(variants[seed][number])
+                ended = trained(variants[seed][number], rule(ALL, FIRST).rungs)
+                known[seed, number] = {"seed": seed, "number": number, "config": flat} | ended
                 with curves.open("a") as file:
                     file.write(json.dumps(known[seed, number]) + "\n")
                 err.print(f"seed {seed} trial {number}: {known[seed, number]['status']}")

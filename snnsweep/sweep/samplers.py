@@ -14,12 +14,12 @@ from optuna.samplers import (
     NSGAIIISampler,
     NSGAIISampler,
     RandomSampler,
-    TPESampler,
 )
 from optuna.trial import FrozenTrial
 
 from snnsweep.config import Flat
 from snnsweep.sweep.space import Space
+from snnsweep.sweep.tpe import BoundedTPE
 
 LEAST_POPULATION = 8
 
@@ -53,16 +53,12 @@ class OneThreadGP(GPSampler):
         return {} if any(guess.items() <= other.params.items() for other in others) else guess
 
 
-def _tpe(seed: int, startup: int) -> BaseSampler:
-    return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True)
-
-
 def _gp(seed: int, startup: int) -> BaseSampler:
     return OneThreadGP(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
 
 
 SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
-    "tpe": _tpe,
+    "tpe": BoundedTPE,
     "nsga2": lambda seed, startup: NSGAIISampler(seed=seed, population_size=max(startup, LEAST_POPULATION)),
     "nsga3": lambda seed, startup: NSGAIIISampler(seed=seed, population_size=max(startup, LEAST_POPULATION)),
     "gp": _gp,
