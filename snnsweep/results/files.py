@@ -41,8 +41,13 @@ def read_table(path: Path) -> pa.Table | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{path} cannot be read ({line(error)}); restore it, or move it away and resume") from None
+        raise UserError(f"{path} cannot be read ({line(error)}); {anew(path)}") from None
     return table
+
+
+def anew(path: Path) -> str:
+    """What to do about a parquet file that is damaged, where its journal does not help."""
+    return f"restore it, or {path.with_suffix('.jsonl').name} beside it, of which a resume makes it anew"
 
 
 def covered(table: pa.Table) -> int:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.result import Direction
 from snnsweep.results.columns import HEAD, TAIL, Columns, table_of
-from snnsweep.results.files import covered, facts_in, read_table, write_table
+from snnsweep.results.files import anew, covered, facts_in, read_table, write_table
 from snnsweep.results.files import write_json as write_json
 from snnsweep.results.folder import FRONT, MIXES, RESULTS, SWEEP, has_rows, is_sweep, journal_of, load_sweep, no_sweep
 from snnsweep.results.front import RunningFront, front
@@ -200,7 +200,7 @@ def _parquet(path: Path) -> tuple[pa.Table | None, str]:
     except UserError as error:
         return None, str(error)
     if table is not None and "trial_id" not in table.column_names:
-        return None, f"{path} cannot be read (no column trial_id); restore it, or move it away and resume"
+        return None, f"{path} cannot be read (no column trial_id); {anew(path)}"
     return table, ""
 
 
@@ -215,7 +215,11 @@ def _rows(table: pa.Table | None, damage: str, journal: Journal) -> tuple[dict[s
         if not rows and (damage or journal.spoiled):
             raise UserError(damage or f"{journal.path} cannot be read (no line of it is a row); restore it")
         if rows:
-            _LOGGER.warning("%s: the rows are taken from here; %s", journal.path, damage or "the parquet file is gone")
+            _LOGGER.warning(
+                "%s: the rows are taken from here; %s",
+                journal.path,
+                damage.partition(";")[0] or "the parquet file is gone",
+            )
         return rows, {}
     others = [place for place, trial in enumerate(table["trial_id"].to_pylist()) if trial not in rows]
     return rows, latest(table.take(pa.array(others, pa.int64())).to_pylist())

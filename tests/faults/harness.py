@@ -66,6 +66,7 @@ class Scene:
         self.notes_file, self.clock = home / "notes.jsonl", home / "clock"
         self._hold = home / "hold"
         own = {"SNNSWEEP_FAULTS_NOTES": str(self.notes_file), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
+        own["RAY_memory_monitor_refresh_ms"] = "0"  # it ends workers where others fill the machine
         self.env = {**os.environ, **own, **(env or {})}
         self.started: list[float] = []  # seconds since 1970
         self._drivers: list[multiprocessing.context.ForkServerProcess] = []

@@ -268,7 +268,7 @@ def test_a_trial_that_no_machine_brings_to_an_end_is_open_and_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for module in (tries, tuning):
-        monkeypatch.setattr(module, "LOST_WORKERS", 1)  # each try is a process, which takes seconds to start
+        monkeypatch.setattr(module, "LOST_WORKERS", 0)  # each try is a process, which takes seconds to start
     ill = tmp_path / "ill"
     ill.touch()
     (tmp_path / "sick.py").write_text(SICK.replace("ILL", str(ill)))
