@@ -1,10 +1,11 @@
 """One training step (Adam, cross-entropy) of ours against the paper's way, SEW-ResNet-18 and its plain sibling.
 
 The paper's way is spikingjelly's: its ResNet of its parts, multi-step mode, `functional.reset_net` after the step. Both
-have the same weights, the same batch [T, N, 3, 32, 32] of one image N repeated T times, and the same optimiser. Steps
-are interleaved, the order turned each round; times are CPU seconds of the process on one thread, the ratio is the
-median over rounds of (theirs / ours) with its quartiles. Parity is the largest difference of the logits, and of the
-weight gradients as a share of the layer's largest, on the first step.
+have the same weights and the same batch [T, N, 3, 32, 32]: N images, each T times. Adam is torch's default there, and
+the fused one here, as in `snnsweep.training.loop`. Steps are interleaved, the order turned each round; times are CPU
+seconds of the process on one thread, the ratio is the median over rounds of (theirs / ours) with its quartiles. Parity
+is the largest difference of the logits, and of the weight gradients as a share of the layer's largest, on the first
+step; in bf16 spikingjelly's membranes are rounded to bf16 too, and it means little.
 
     python benchmarks/training_step.py              # about four minutes on a quiet core
     python benchmarks/training_step.py --quick      # three rows
@@ -17,10 +18,8 @@ weight gradients as a share of the layer's largest, on the first step.
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -107,9 +106,10 @@ def theirs(row: Row, source: nn.Module) -> nn.Module:
 class Side:
     """A network with its optimiser."""
 
-    def __init__(self, net: nn.Module, row: Row, x: Tensor, y: Tensor, after: Callable[[], None], packed: bool = False):
-        self.net, self.row, self.x, self.y, self.after, self.packed = net, row, x, y, after, packed
-        self.optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    def __init__(self, net: nn.Module, row: Row, x: Tensor, y: Tensor, own: bool = True, packed: bool = False):
+        self.net, self.row, self.x, self.y, self.own, self.packed = net, row, x, y, own, packed
+        fused = True if own else None  # as in snnsweep.training.loop
+        self.optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=fused)
 
     def loss(self) -> Tensor:
         bf16 = torch.autocast("cpu", torch.bfloat16, enabled=self.row.precision == "bf16")
@@ -120,7 +120,8 @@ class Side:
     def backward(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         self.loss().backward()
-        self.after()
+        if not self.own:
+            functional.reset_net(self.net)
 
     def step(self) -> None:
         self.backward()
@@ -139,8 +140,8 @@ def sides(row: Row) -> dict[str, Side]:
     x = ((image - 0.5) / 0.25).expand(row.time_steps, *image.shape)
     found = {}
     net = theirs(row, source)
-    found["theirs"] = Side(net, row, x, y, partial(functional.reset_net, net))
-    found["ours"] = Side(source, row, x, y, lambda: None)
+    found["theirs"] = Side(net, row, x, y, own=False)
+    found["ours"] = Side(source, row, x, y)
     for name in ("channels last", "packed"):
         twin = ours(row)
         twin.load_state_dict(source.state_dict())
@@ -148,7 +149,7 @@ def sides(row: Row) -> dict[str, Side]:
         if last:
             twin = twin.to(memory_format=torch.channels_last)
         code = image_last(x) if last else x
-        found[name] = Side(twin, row, code, y, lambda: None, packed=name == "packed")
+        found[name] = Side(twin, row, code, y, packed=name == "packed")
     return found
 
 

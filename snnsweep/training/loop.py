@@ -105,7 +105,9 @@ class Trainer:
 
 def _optimizer(model: nn.Module, train: TrainConfig) -> Optimizer:
     if train.optimizer == "adam":
-        return Adam(model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
+        # In one pass over the weights, where it has been measured: else a tenth to a fifth of a small batch's step.
+        fused = all(p.device.type == "cpu" for p in model.parameters()) or None
+        return Adam(model.parameters(), lr=train.lr, weight_decay=train.weight_decay, fused=fused)
     return SGD(model.parameters(), lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
 
 
