@@ -244,7 +244,7 @@ def resumed(trials: int, template: Template, home: Path) -> list[Line]:
         (store.Store, "frame", "- rows as a frame"),
         (drive, "settle", "- study settled"),
         (StudySearcher, "suggest", "- first ask (TPE)"),
-        (ResumedStubs, "_close", "- end: front, its picture, parquet"),
+        (drive.Drive, "close", "- end: front, its picture, parquet"),
     ]
     sweep = ResumedStubs(home / "s", trials + 1)
     sweep.template = template
