@@ -243,8 +243,8 @@ def resumed(trials: int, template: Template, home: Path) -> list[Line]:
         (drive, "Teller", "- worst values found in the study"),
         (store.Store, "frame", "- rows as a frame"),
         (drive, "settle", "- study settled"),
-        (StudySearcher, "suggest", "- first ask (TPE)"),
-        (ResumedStubs, "_close", "- end: front, its picture, parquet"),
+        (StudySearcher, "_next", "- first ask (TPE), in its own thread"),
+        (drive.Drive, "close", "- end: front, its picture, parquet"),
     ]
     sweep = ResumedStubs(home / "s", trials + 1)
     sweep.template = template

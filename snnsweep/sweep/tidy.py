@@ -43,7 +43,9 @@ class Tidy(tune.Callback):
         kept.pop(checkpoint.path, None)  # a trial that was lost writes its last one again
         kept[checkpoint.path] = checkpoint
         for path in list(kept)[:-CHECKPOINTS]:
-            self._later(kept.pop(path).filesystem.delete_dir, path)
+            files = kept.pop(path).filesystem
+            assert files  # Ray gives every checkpoint one
+            self._later(files.delete_dir, path)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._kept.pop(trial.trial_id, None)
