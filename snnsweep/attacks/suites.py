@@ -1,7 +1,8 @@
 """Suites: named lists of attacks under gradient rules, with the threat and sample count that they are meant for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from snnsweep.attacks.rules import (
     Second,
     Training,
     changes_nothing,
+    per_sample,
     together,
 )
 from snnsweep.attacks.square import Square
@@ -35,6 +37,10 @@ register, get, names = suites.register, suites.get, suites.names
 
 SECOND_RULE = Second()
 TAKEN = ("clean", "unattacked", "n", "low", "high")  # what else follows `robust_accuracy/`
+
+# How many samples go through an attack together: what it keeps of them fits into memory, and none but the last part of
+# so many passes of the model is small. By the images alone, since a query attack draws for all of them at once.
+POOL, POOLED = 256, 2**21  # at least; numbers in their images
 
 HART_WIDTHS = (0.25, 0.5, 1.0, 2.0)  # of the range 0.1 to 2.45 that its authors sweep
 ASSG_WIDTHS = (0.35, 0.39, 0.425, 0.46, 0.49)  # of a, over the range that its authors search
@@ -168,7 +174,8 @@ class SuiteOutcome:
         tried: which samples the step attacked.
         fooled: where it succeeded.
         lost: where a point fooled the model on the way, and did not when it was asked again.
-        losses: [points, n] on the CPU, the loss that a gradient attack went through, NaN where it did not attack.
+        losses: [points, n] on the CPU, the loss that a gradient attack went through, NaN where it did not attack, or not
+        any more.
         cascaded: labels of the steps that attacked only what stood.
     """
 
@@ -203,34 +210,66 @@ def run(
     seed: int,
     batch: int,
     sources: Mapping[str, nn.Module] | None = None,
+    guide: nn.Module | None = None,
 ) -> SuiteOutcome:
-    """Attacks x [n, C, H, W] in [0, 1] with labels y [n] by every step of the suite, in batches.
+    """Attacks x [n, C, H, W] in [0, 1] with labels y [n] by every step of the suite.
 
-    Only samples that are right without an attack are attacked. Each step draws from its own stream of `seed`, so
-    that its verdicts do not depend on which other steps a suite has. A rule is entered anew for every batch.
+    Only samples that are right without an attack are attacked. Each step draws from its own stream of `seed`, sample by
+    sample, so that its verdicts depend neither on which other steps a suite has nor on `batch`, but for what kernels
+    round by a batch's size, models that draw noise, and rules or attacks that are not `per_sample`. Those are entered
+    anew for every batch; of the others a sample leaves when it falls, and the next one takes its place.
 
     Args:
+        batch: samples in one pass of the model; halved for a step where memory does not suffice.
         sources: models by name whose adversarial points are tried on this one, where the suite does so.
+        guide: as of `Attack.run`.
     """
     random = getattr(model, "random", False)
     with attacked(model):
-        correct = torch.cat([predict(model, part, random) for part in x.split(batch)]) == y
+        correct = predict(model, x, random, batch) == y
     outcome = SuiteOutcome(correct, {}, {}, {}, {})
     transfers = [Step(f"transfer_{name}", Transfer(source), cascaded=True) for name, source in (sources or {}).items()]
     for step in (*suite.steps, *(transfers if suite.transfers else ())):
         chosen = (outcome.standing() if step.cascaded else correct).nonzero().squeeze(1)
-        rng = torch.Generator().manual_seed(seed)
-        parts = [part for part in chosen.split(batch) if len(part)]
-        ends = [_attacked_by(step, model, x[part], y[part], threat, rng) for part in parts]
-        _note(outcome, step.label, parts, ends)
+        attack = partial(_attack, step, model, guide, x, y, chosen, threat, seed)
+        _note(outcome, step.label, *within_memory(attack, batch))
         if step.cascaded:
             outcome.cascaded.add(step.label)
     return outcome
 
 
-def _attacked_by(step: Step, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, rng: torch.Generator) -> Outcome:
-    with step.rule(model):
-        return step.attack.run(model, x, y, threat, rng)
+def _attack(
+    step: Step,
+    model: nn.Module,
+    guide: nn.Module | None,
+    x: Tensor,
+    y: Tensor,
+    chosen: Tensor,
+    threat: Threat,
+    seed: int,
+    batch: int,
+) -> tuple[list[Tensor], list[Outcome]]:
+    """The parts into which the samples `chosen` (indices) were divided, and how each ended."""
+    rng, leaves = torch.Generator().manual_seed(seed), step.attack.per_sample and per_sample(step.rule)
+    size = max(POOL, POOLED // x[0].numel()) if leaves else batch
+    parts, ends = [part for part in chosen.split(size) if len(part)], []
+    for part in parts:
+        with step.rule(guide or model):
+            ends.append(
+                step.attack.run(model, x[part], y[part], threat, rng, batch=batch, leaves=leaves, guide=guide)
+            )
+    return parts, ends
+
+
+def within_memory(attempt: Callable[[int], Any], batch: int) -> Any:
+    """What `attempt(batch)` gives, where memory runs out with half of the batch, and so on down to one sample."""
+    while True:
+        try:
+            return attempt(batch)
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+        batch = -(-batch // 2)  # outside the except, whose traceback holds the tensors that filled the memory
 
 
 def _note(outcome: SuiteOutcome, label: str, parts: Sequence[Tensor], ends: Sequence[Outcome]) -> None:

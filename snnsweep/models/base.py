@@ -1,15 +1,40 @@
 """What every model shares: image -> code -> network -> logits, and layers that act on each time step alike."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from snnsweep.config import ImageSpec
 
 
+def once(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """layer(x) of a layer that treats every time step of x [T, ...] alike: equal steps are computed once.
+
+    Steps are known to be equal where x is an expanded view, with stride 0 over T, as direct coding gives it; then the
+    result is one too, and the gradient sums over T before it goes through the layer. It ends at the first step of x:
+    who wants the gradient of every step of a code asks at a copy of it (`contiguous`). A leaf counts as such.
+    """
+    if len(x) < 2 or x.stride(0) != 0 or (x.is_leaf and x.requires_grad):
+        return layer(x)
+    out = layer(x[:1])
+    return out.expand(len(x), *out.shape[1:])
+
+
 class _PerStep(nn.Module):
-    """Runs the layer class that follows it among the bases on [T * N, ...], so that batch statistics are over T * N."""
+    """Runs the layer class that follows it among the bases on [T * N, ...], so that batch statistics are over T * N.
+
+    Equal steps are computed once. Not where batch statistics are taken: those of N samples are those of T * N copies,
+    but the running variance is estimated for another number of them.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training and isinstance(self, nn.modules.batchnorm._BatchNorm):
+            return self._steps(x)
+        return once(self._steps, x)
+
+    def _steps(self, x: Tensor) -> Tensor:
+        """The layer on every step of x, [T, N, ...]."""
         return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
@@ -34,7 +59,7 @@ class AdaptiveAvgPool2d(_PerStep, nn.AdaptiveAvgPool2d):
 
 
 class Normalize(nn.Module):
-    """(z - mean) / std per channel of [..., C, H, W]."""
+    """(z - mean) / std per channel of [T, ..., C, H, W]; equal steps are computed once."""
 
     mean: Tensor
     std: Tensor
@@ -45,7 +70,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, z: Tensor) -> Tensor:
-        return (z - self.mean) / self.std
+        return once(lambda steps: (steps - self.mean) / self.std, z)
 
 
 class Classifier(nn.Module):

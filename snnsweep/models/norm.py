@@ -38,7 +38,7 @@ class ThresholdDependent(BatchNorm2d):
         super().__init__(channels)
         self.scale = config.neuron.v_threshold / math.sqrt(branches)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _steps(self, x: Tensor) -> Tensor:
         out = batch_norm(
             x.flatten(0, 1),
             self.running_mean,
