@@ -116,7 +116,7 @@ class Measurement:
         still = correct.clone()
         with attacked(self.model):
             for _ in range(times):
-                still &= torch.cat([predict(self.model, part, True) for part in x.split(self.batch)]) == y
+                still &= predict(self.model, x, True, self.batch) == y
         return still
 
     def without_direction(self, x: Tensor, y: Tensor, rules: set[Rule]) -> float:

@@ -18,7 +18,8 @@ EOT = 10  # passes whose gradients are averaged where a model answers with fresh
 asking: "ContextVar[Oracle | None]" = ContextVar("asking", default=None)
 
 
-LOOK = 5  # questions between two looks at who still stands, where each look waits for a device
+LOOKS = {"cpu": 1}  # questions between two looks at who still stands; elsewhere each look waits for the device
+RARELY = 5
 
 
 class Oracle:
@@ -64,7 +65,7 @@ class Oracle:
         self.losses: list[Tensor] = []
         self.repeat = 0
         self._standing = torch.arange(len(y), device=y.device)
-        self._asked, self._patience = 0, 1 if y.device.type == "cpu" else LOOK
+        self._asked, self._patience = 0, LOOKS.get(y.device.type, RARELY)
 
     @property
     def standing(self) -> Tensor:

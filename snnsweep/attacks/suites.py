@@ -1,8 +1,7 @@
 """Suites: named lists of attacks under gradient rules, with the threat and sample count that they are meant for."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from snnsweep.attacks.adaptive import SAPGD
 from snnsweep.attacks.apgd import APGD, APGDDLR
-from snnsweep.attacks.base import Attack, Outcome, attacked, predict
+from snnsweep.attacks.base import Attack, Outcome
 from snnsweep.attacks.gradient import FGSM, PGD
 from snnsweep.attacks.query import Noise
 from snnsweep.attacks.rules import (
@@ -24,10 +23,10 @@ from snnsweep.attacks.rules import (
     Second,
     Training,
     changes_nothing,
-    per_sample,
     together,
 )
 from snnsweep.attacks.square import Square
+from snnsweep.attacks.target import Target
 from snnsweep.attacks.threat import Threat
 from snnsweep.attacks.transfer import Transfer
 from snnsweep.errors import UserError
@@ -37,10 +36,6 @@ register, get, names = suites.register, suites.get, suites.names
 
 SECOND_RULE = Second()
 TAKEN = ("clean", "unattacked", "n", "low", "high")  # what else follows `robust_accuracy/`
-
-# How many samples go through an attack together: what it keeps of them fits into memory, and none but the last part of
-# so many passes of the model is small. By the images alone, since a query attack draws for all of them at once.
-POOL, POOLED = 256, 2**21  # at least; numbers in their images
 
 HART_WIDTHS = (0.25, 0.5, 1.0, 2.0)  # of the range 0.1 to 2.45 that its authors sweep
 ASSG_WIDTHS = (0.35, 0.39, 0.425, 0.46, 0.49)  # of a, over the range that its authors search
@@ -211,6 +206,7 @@ def run(
     batch: int,
     sources: Mapping[str, nn.Module] | None = None,
     guide: nn.Module | None = None,
+    leaves: bool = True,
 ) -> SuiteOutcome:
     """Attacks x [n, C, H, W] in [0, 1] with labels y [n] by every step of the suite.
 
@@ -222,54 +218,19 @@ def run(
     Args:
         batch: samples in one pass of the model; halved for a step where memory does not suffice.
         sources: models by name whose adversarial points are tried on this one, where the suite does so.
-        guide: as of `Attack.run`.
+        guide: what is asked on the way, as of `Attack.run`.
+        leaves: whether samples leave.
     """
-    random = getattr(model, "random", False)
-    with attacked(model):
-        correct = predict(model, x, random, batch) == y
+    target = Target(model, x, y, threat, seed, batch, leaves, guide)
+    correct = target.correct()
     outcome = SuiteOutcome(correct, {}, {}, {}, {})
     transfers = [Step(f"transfer_{name}", Transfer(source), cascaded=True) for name, source in (sources or {}).items()]
     for step in (*suite.steps, *(transfers if suite.transfers else ())):
         chosen = (outcome.standing() if step.cascaded else correct).nonzero().squeeze(1)
-        attack = partial(_attack, step, model, guide, x, y, chosen, threat, seed)
-        _note(outcome, step.label, *within_memory(attack, batch))
+        _note(outcome, step.label, *target.attack(step.attack, step.rule, chosen))
         if step.cascaded:
             outcome.cascaded.add(step.label)
     return outcome
-
-
-def _attack(
-    step: Step,
-    model: nn.Module,
-    guide: nn.Module | None,
-    x: Tensor,
-    y: Tensor,
-    chosen: Tensor,
-    threat: Threat,
-    seed: int,
-    batch: int,
-) -> tuple[list[Tensor], list[Outcome]]:
-    """The parts into which the samples `chosen` (indices) were divided, and how each ended."""
-    rng, leaves = torch.Generator().manual_seed(seed), step.attack.per_sample and per_sample(step.rule)
-    size = max(POOL, POOLED // x[0].numel()) if leaves else batch
-    parts, ends = [part for part in chosen.split(size) if len(part)], []
-    for part in parts:
-        with step.rule(guide or model):
-            ends.append(
-                step.attack.run(model, x[part], y[part], threat, rng, batch=batch, leaves=leaves, guide=guide)
-            )
-    return parts, ends
-
-
-def within_memory(attempt: Callable[[int], Any], batch: int) -> Any:
-    """What `attempt(batch)` gives, where memory runs out with half of the batch, and so on down to one sample."""
-    while True:
-        try:
-            return attempt(batch)
-        except torch.OutOfMemoryError:
-            if batch == 1:
-                raise
-        batch = -(-batch // 2)  # outside the except, whose traceback holds the tensors that filled the memory
 
 
 def _note(outcome: SuiteOutcome, label: str, parts: Sequence[Tensor], ends: Sequence[Outcome]) -> None:

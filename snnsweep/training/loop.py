@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler
 from snnsweep.config import TrainConfig, TrialConfig
 from snnsweep.data import Split, batches
 from snnsweep.errors import Diverged
+from snnsweep.precision import arithmetic
 from snnsweep.registry import trainers
 
 
@@ -69,9 +70,11 @@ class Trainer:
 
     def _backward(self, x: Tensor, y: Tensor, share: float) -> Tensor:
         """The gradient of a part of a batch, by its share; its share of the loss."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16"):
-            loss = self.objective(self.model, x, y, self.config, self.rng) * share
-        loss.backward()
+        precision = self.config.train.precision
+        with arithmetic(precision):
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                loss = self.objective(self.model, x, y, self.config, self.rng) * share
+            loss.backward()
         return loss.detach().float()
 
     def _check_finite(self, loss: float) -> None:
