@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from snnsweep.attacks import losses
 from snnsweep.attacks.oracle import EOT, Forward, Oracle
 from snnsweep.attacks.threat import Threat
+from snnsweep.models.rest import at_rest
 from snnsweep.precision import arithmetic
 
 DRAWS = 10  # passes whose logits are averaged where a model answers with fresh noise
@@ -150,12 +151,13 @@ def attacked(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter asks for a gradient inside, so that none is computed and nothing is kept for one."""
+    """No parameter changes or asks for a gradient inside, so that none is computed and nothing is kept for one."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
-        yield
+        with at_rest():
+            yield
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from snnsweep.config import ImageSpec
+from snnsweep.models.rest import convolve, normed
 
 
 def once(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -41,9 +42,17 @@ class _PerStep(nn.Module):
 class Conv2d(_PerStep, nn.Conv2d):
     """[T, N, C, H, W] -> [T, N, C', H', W']."""
 
+    def _steps(self, x: Tensor) -> Tensor:
+        return convolve(self, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
 
 class BatchNorm2d(_PerStep, nn.BatchNorm2d):
     """[T, N, C, H, W] -> the same shape."""
+
+    def _steps(self, x: Tensor) -> Tensor:
+        if self.training:
+            return super()._steps(x)
+        return normed(self, x.flatten(0, 1), self.weight).unflatten(0, x.shape[:2])
 
 
 class MaxPool2d(_PerStep, nn.MaxPool2d):
