@@ -1,12 +1,13 @@
 """What every model shares: image -> code -> network -> logits, and layers that act on each time step alike."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from snnsweep.config import ImageSpec
-from snnsweep.models.rest import convolve, normed
+from snnsweep.models.rest import convolve, laid_out, normed
 
 
 def once(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -18,8 +19,11 @@ def once(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """
     if len(x) < 2 or x.stride(0) != 0 or (x.is_leaf and x.requires_grad):
         return layer(x)
-    out = layer(x[:1])
-    return out.expand(len(x), *out.shape[1:])
+    step: Tensor | None = getattr(x, "step", None)  # of an earlier layer, which the gradient reaches at once
+    out = layer(x[:1] if step is None else step)
+    steps: Any = out.expand(len(x), *out.shape[1:])
+    steps.step = out
+    return steps  # type: ignore[no-any-return]
 
 
 class _PerStep(nn.Module):
@@ -57,6 +61,9 @@ class BatchNorm2d(_PerStep, nn.BatchNorm2d):
 
 class MaxPool2d(_PerStep, nn.MaxPool2d):
     """[T, N, C, H, W] -> [T, N, C, H', W']."""
+
+    def _steps(self, x: Tensor) -> Tensor:
+        return nn.MaxPool2d.forward(self, laid_out(x.flatten(0, 1))).unflatten(0, x.shape[:2])
 
 
 class AvgPool2d(_PerStep, nn.AvgPool2d):

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d
 
+WIDE = 16  # positions of a map
+
 _derived: ContextVar[dict[Hashable, Tensor] | None] = ContextVar("derived", default=None)
 
 
@@ -53,16 +55,33 @@ def taps(size: int, kernel: int, stride: int, padding: int) -> tuple[int, int, i
     return (first, end, before) if before == after >= 0 else (0, kernel, padding)
 
 
+def laid_out(x: Tensor) -> Tensor:
+    """x [M, C, H, W] as a CPU is fastest with it in torch 2.11, twice as fast with some convolutions.
+
+    Channels last, where a map has at least `WIDE` positions, else channels first. What lies between keeps the order.
+    """
+    return x.contiguous(memory_format=_layout(x)) if x.device.type == "cpu" else x
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if x.shape[-2] * x.shape[-1] >= WIDE else torch.contiguous_format
+
+
 def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """The convolution of x [M, C, H, W], without the taps that meet padding alone: most of them, where maps are small."""
+    """The convolution of x [M, C, H, W], without the taps that meet padding alone: most of them, where maps are small.
+
+    The input is `laid_out`, and so is the result.
+    """
     if conv.padding_mode != "zeros" or isinstance(conv.padding, str) or conv.dilation != (1, 1):
         return nn.Conv2d.forward(conv, x)
     sides = zip(x.shape[-2:], conv.kernel_size, conv.stride, conv.padding, strict=True)
     (top, bottom, high), (left, right, wide) = (taps(*side) for side in sides)
-    weight = conv.weight
+    weight, window = conv.weight, (top, bottom, left, right)
     if (bottom - top, right - left) != conv.kernel_size:
-        window = top, bottom, left, right
         weight = derived((conv, window), lambda: conv.weight[..., top:bottom, left:right].contiguous())
+    if x.device.type == "cpu":
+        x, layout, cut = laid_out(x), _layout(x), weight
+        weight = derived((conv, window, layout), lambda: cut.contiguous(memory_format=layout))
     settings = conv.stride, (high, wide), conv.dilation, conv.groups
     if _at_rest(x, conv.weight, conv.bias):
         return _Convolution.apply(x, weight, conv.bias, *settings)
@@ -87,13 +106,13 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
         ctx.save_for_backward(weight)
-        ctx.shape, ctx.settings = x.shape, settings
+        ctx.like, ctx.settings = torch.empty_like(x, device="meta"), settings
         return conv2d(x, weight, bias, *settings)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         (weight,), (stride, padding, dilation, groups) = ctx.saved_tensors, ctx.settings
-        like = grad.new_empty(ctx.shape)  # of the input the shape alone counts
+        like = torch.empty_like(ctx.like, device=grad.device)  # of the input its shape and layout alone count
         geometry = list(stride), list(padding), list(dilation), False, [0, 0], groups
         found = torch.ops.aten.convolution_backward(grad, like, weight, None, *geometry, [True, False, False])
         return found[0], *[None] * 6
