@@ -11,7 +11,7 @@ from snnsweep import data, models
 from snnsweep.config import TrialConfig
 from snnsweep.errors import Diverged, UserError
 from snnsweep.machine import hardware
-from snnsweep.measurement import Measurement
+from snnsweep.measurement import Gradients, Measurement
 from snnsweep.result import Result
 from snnsweep.training.loop import Trainer
 
@@ -81,10 +81,10 @@ class Evaluation:
         self.history.append(metrics)
         return metrics
 
-    def light(self, suite: str, samples: int) -> dict[str, float]:
+    def light(self, suite: str, samples: int, gradients: Gradients = "exact") -> dict[str, float]:
         """`Measurement.light`; the training goes on as if it had not been."""
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            return self.measurement.light(suite, samples)
+            return self.measurement.light(suite, samples, gradients)
 
     def _divide(self, parts: int) -> None:
         self.trainer.parts = parts

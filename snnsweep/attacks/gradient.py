@@ -33,8 +33,10 @@ class PGD(Attack):
         adv = threat.random_start(x, rng) if self.random_start else x
         momentum = torch.zeros_like(x)
         for _ in range(self.steps):
-            momentum = self.decay * momentum + threat.mean_scaled(oracle.gradient(adv))
-            adv = threat.project(adv + threat.step(momentum, self.rel_step * threat.eps), x)
+            direction = oracle.gradient(adv)
+            if self.decay:
+                direction = momentum = self.decay * momentum + threat.mean_scaled(direction)
+            adv = threat.project(adv + threat.step(direction, self.rel_step * threat.eps), x)
         return adv
 
 

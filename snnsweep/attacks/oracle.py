@@ -83,14 +83,15 @@ class Oracle:
         Returns:
             [k, classes].
         """
-        dim, found = self._threat.sample_dim, []
+        found, dim = [], self._threat.sample_dim
         self._asked += 1
         with torch.no_grad():
-            for part in _parts(torch.arange(adv.shape[dim], device=adv.device), self.batch):
-                points = adv if len(part) == adv.shape[dim] else self._threat.take(adv, part)
+            for part in self._parts(adv.shape[dim], None):
+                points = adv if part is None else self._threat.take(adv, part)
+                whose = samples if part is None else part if samples is None else samples[part]
                 found.append(self._answer(points))
-                self._judge(points, found[-1], part if samples is None else samples[part])
-        return torch.cat(found)
+                self._judge(points, found[-1], whose)
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def gradient(self, adv: Tensor) -> Tensor:
         """The gradient of each sample's loss at `adv`; 0 where it is not finite or does not reach `adv`."""
@@ -98,26 +99,33 @@ class Oracle:
 
     def loss_and_gradient(self, adv: Tensor) -> tuple[Tensor, Tensor]:
         """Each sample's loss [N] at `adv`, and its gradient there as `gradient` gives it."""
-        samples = self.standing if self.leaves else torch.arange(len(self._y), device=self._y.device)
+        n, dim, adv = len(self._y), self._threat.sample_dim, adv.detach()
+        standing = self.standing if self.leaves else None
+        samples = None if standing is None or len(standing) == n else standing
         self._asked += 1
-        parts = [self._mean_pass(adv, part) for part in _parts(samples, self.batch)]
-        losses, grads = torch.full(self._y.shape, torch.nan, device=adv.device), torch.zeros_like(adv)
-        if parts:
-            some, slopes = torch.cat([loss for loss, _ in parts]), [grad for _, grad in parts]
-            slope = slopes[0] if len(slopes) == 1 else torch.cat(slopes, self._threat.sample_dim)
-            if len(samples) == len(self._y):
-                losses, grads = some, slope
-            else:
-                losses = losses.to(some.dtype).index_copy(0, samples, some)
-                grads = grads.index_copy(self._threat.sample_dim, samples, slope)
+        found = [self._mean_pass(adv, part) for part in self._parts(n, samples)]
+        if not found:
+            losses, grads = torch.full((n,), torch.nan, device=adv.device), torch.zeros_like(adv)
+        elif len(found) == 1:
+            losses, grads = found[0]
+        else:
+            losses, grads = torch.cat([loss for loss, _ in found]), torch.cat([grad for _, grad in found], dim)
+        if found and samples is not None:
+            losses = losses.new_full((n,), torch.nan).index_copy(0, samples, losses)
+            grads = torch.zeros_like(adv).index_copy(dim, samples, grads)
         self.losses.append(losses)
         return losses, grads
 
-    def _mean_pass(self, adv: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+    def _parts(self, n: int, samples: Tensor | None) -> list[Tensor | None]:
+        """The n samples, or those of these indices, in as few parts as there can be, of about one size; None for all."""
+        if samples is None and n <= self.batch:
+            return [None]
+        samples = torch.arange(n, device=self._y.device) if samples is None else samples
+        return list(samples.tensor_split(-(-len(samples) // self.batch))) if len(samples) else []
+
+    def _mean_pass(self, adv: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
         """Losses and gradients of these samples: of one pass, or of a random model the means of several."""
-        points, y = adv.detach(), self._y
-        if len(part) < len(self._y):
-            points, y = self._threat.take(points, part), y[part]
+        points, y = (adv, self._y) if part is None else (self._threat.take(adv, part), self._y[part])
         found = []
         for self.repeat in range(self._passes):
             found.append(self._one_pass(points, y, part))
@@ -127,14 +135,15 @@ class Oracle:
         losses, grads = (torch.stack(each).mean(0) for each in zip(*found, strict=True))
         return losses, grads
 
-    def _one_pass(self, adv: Tensor, y: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+    def _one_pass(self, adv: Tensor, y: Tensor, samples: Tensor | None) -> tuple[Tensor, Tensor]:
         adv = adv.detach().requires_grad_()
         with torch.enable_grad():
             logits = self._answer(adv)
             loss = self._loss(logits, y)
-            grad = torch.zeros_like(adv)
-            if loss.requires_grad:  # else nothing on the way has a slope, not even a parameter that nobody froze
+            if loss.requires_grad:
                 (grad,) = torch.autograd.grad(loss.sum(), adv, materialize_grads=True)
+            else:  # nothing on the way has a slope, not even a parameter that nobody froze
+                grad = torch.zeros_like(adv)
         self._judge(adv.detach(), logits.detach(), samples)
         return loss.detach(), grad.nan_to_num(0.0, 0.0, 0.0)
 
@@ -145,16 +154,16 @@ class Oracle:
         finally:
             asking.reset(token)
 
-    def _judge(self, adv: Tensor, logits: Tensor, samples: Tensor) -> None:
+    def _judge(self, adv: Tensor, logits: Tensor, samples: Tensor | None) -> None:
         if self._random:
             return
-        threat, before, found = self._threat, self.fooled[samples], self._threat.take(self.found, samples)
-        legal = threat.allows(adv, threat.take(self._x, samples))
-        new = (logits.argmax(1) != self._y[samples]) & legal & ~before
-        self.fooled = self.fooled.index_copy(0, samples, before | new)
-        self.found = self.found.index_copy(threat.sample_dim, samples, threat.pick(new, adv, found))
-
-
-def _parts(samples: Tensor, batch: int) -> list[Tensor]:
-    """The indices in as few parts of at most `batch` as there can be, of about one size."""
-    return list(samples.tensor_split(-(-len(samples) // batch))) if len(samples) else []
+        threat, x, y, fooled, found = self._threat, self._x, self._y, self.fooled, self.found
+        if samples is not None:
+            x, found = threat.take(x, samples), threat.take(found, samples)
+            y, fooled = y[samples], fooled[samples]
+        new = (logits.argmax(1) != y) & threat.allows(adv, x) & ~fooled
+        found, fooled = threat.pick(new, adv, found), fooled | new
+        if samples is not None:
+            found = self.found.index_copy(threat.sample_dim, samples, found)
+            fooled = self.fooled.index_copy(0, samples, fooled)
+        self.found, self.fooled = found, fooled

@@ -207,21 +207,22 @@ def run(
     sources: Mapping[str, nn.Module] | None = None,
     guide: nn.Module | None = None,
     leaves: bool = True,
+    at_once: int | None = None,
 ) -> SuiteOutcome:
     """Attacks x [n, C, H, W] in [0, 1] with labels y [n] by every step of the suite.
 
     Only samples that are right without an attack are attacked. Each step draws from its own stream of `seed`, sample by
-    sample, so that its verdicts depend neither on which other steps a suite has nor on `batch`, but for what kernels
+    sample, so that its verdicts depend neither on which other steps a suite has nor on batches, but for what kernels
     round by a batch's size, models that draw noise, and rules or attacks that are not `per_sample`. Those are entered
     anew for every batch; of the others a sample leaves when it falls, and the next one takes its place.
 
     Args:
-        batch: samples in one pass of the model; halved for a step where memory does not suffice.
+        batch, at_once: as of `Target`.
         sources: models by name whose adversarial points are tried on this one, where the suite does so.
         guide: what is asked on the way, as of `Attack.run`.
         leaves: whether samples leave.
     """
-    target = Target(model, x, y, threat, seed, batch, leaves, guide)
+    target = Target(model, x, y, threat, seed, batch, at_once, leaves, guide)
     correct = target.correct()
     outcome = SuiteOutcome(correct, {}, {}, {}, {})
     transfers = [Step(f"transfer_{name}", Transfer(source), cascaded=True) for name, source in (sources or {}).items()]

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,9 @@ class Target:
     """Attributes:
     x, y: images [n, C, H, W] in [0, 1], or events [n, T, C, H, W], and their labels [n].
     seed: of every attack's own stream.
-    batch: samples in one pass of the model; halved for an attack where memory does not suffice.
+    batch: samples that a rule or an attack which is not `per_sample` sees together.
+    at_once: samples in one pass of the model in every other attack; None for `batch`. Either is halved for an attack
+        where memory does not suffice.
     leaves: a sample leaves an attack when it falls, where that changes no verdict.
     guide: as of `Attack.run`.
     """
@@ -34,6 +37,7 @@ class Target:
     threat: Threat
     seed: int
     batch: int
+    at_once: int | None = None
     leaves: bool = True
     guide: nn.Module | None = None
 
@@ -41,16 +45,22 @@ class Target:
         """bool [n]: classified right without an attack."""
         random = getattr(self.model, "random", False)
         with attacked(self.model):
-            return within_memory(lambda batch: predict(self.model, self.x, random, batch), self.batch) == self.y
+            size = self.at_once or self.batch
+            return within_memory(lambda batch: predict(self.model, self.x, random, batch), size) == self.y
 
     def attack(self, attack: Attack, rule: Rule, chosen: Tensor) -> tuple[list[Tensor], list[Outcome]]:
         """The parts into which the samples `chosen` (indices) were divided, and how each ended."""
-        return within_memory(lambda batch: self._attack(attack, rule, chosen, batch), self.batch)
+        alone = attack.per_sample and per_sample(rule)
+        run = partial(self._attack, attack, rule, chosen, alone)
+        return within_memory(run, self.at_once or self.batch if alone else self.batch)
 
-    def _attack(self, attack: Attack, rule: Rule, chosen: Tensor, batch: int) -> tuple[list[Tensor], list[Outcome]]:
-        rng, alone = torch.Generator().manual_seed(self.seed), attack.per_sample and per_sample(rule)
-        size = max(POOL, POOLED // self.x[0].numel()) if alone else batch
-        settings = {"batch": batch, "leaves": alone and self.leaves, "guide": self.guide}
+    def _attack(
+        self, attack: Attack, rule: Rule, chosen: Tensor, alone: bool, batch: int
+    ) -> tuple[list[Tensor], list[Outcome]]:
+        rng, size = torch.Generator().manual_seed(self.seed), batch
+        if alone:
+            size = max(POOL, POOLED // self.x[0].numel())
+        settings: dict[str, Any] = {"batch": batch, "leaves": alone and self.leaves, "guide": self.guide}
         parts, ends = [part for part in chosen.split(size) if len(part)], []
         for part in parts:
             with rule(self.guide or self.model):

@@ -132,7 +132,8 @@ class SweepTrial(tune.Trainable):
             return None
         metrics = self.evaluation.epoch()
         if self.evaluation.trainer.epochs_done in self._rungs and not self.evaluation.trained and self.space.rungs:
-            found = self.evaluation.light(self.space.rungs.suite, self.space.rungs.samples)
+            rungs = self.space.rungs
+            found = self.evaluation.light(rungs.suite, rungs.samples, rungs.gradients)
             found["clean_accuracy"] = metrics["clean_accuracy"]
             metrics |= {ON_THE_WAY + name: v for name, v in found.items() if not name.startswith(AT_THE_END)}
         return metrics
