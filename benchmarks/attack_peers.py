@@ -127,7 +127,9 @@ def foolbox(model: nn.Module, x: Tensor, y: Tensor, steps: int = STEPS) -> Verdi
     return clipped, judged.fooled
 
 
-def in_batches(attack: Callable[..., Verdicts], model: nn.Module, x: Tensor, y: Tensor, batch: int, **own: Any) -> Tensor:
+def in_batches(
+    attack: Callable[..., Verdicts], model: nn.Module, x: Tensor, y: Tensor, batch: int, **own: Any
+) -> Tensor:
     """bool [n]: fooled at some point asked about, or at the end."""
     fooled = []
     for part, labels in zip(x.split(batch), y.split(batch), strict=True):

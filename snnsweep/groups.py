@@ -157,8 +157,8 @@ class TrainConfig(Group):
         weight_decay: L2 penalty in the optimiser.
         schedule: of the learning rate: `cosine` to 0 at the last epoch, or `constant`.
         grad_clip: largest L2 norm of the whole gradient; None for no clipping.
-        precision: of the training step alone, its inner attack with it; attacks and measurements run in full fp32. `tf32`
-            lets a GPU round to 10 bits of mantissa, which `fp32` does not; on a CPU they are one.
+        precision: of the training step alone, its inner attack with it; attacks and measurements run in full fp32.
+            `tf32` lets a GPU round to 10 bits of mantissa, which `fp32` does not; on a CPU they are one.
     """
 
     objective: Annotated[str, name_in(registry.trainers)] = "natural"

@@ -24,7 +24,6 @@ from snnsweep.models import Classifier
 from snnsweep.models.folding import folded
 from snnsweep.result import OBJECTIVES
 
-
 CPU_IMAGE_STEPS = 256  # images times steps in one pass of an attack, where a core is fastest (docs/performance.md)
 Gradients = Literal["exact", "fast"]
 
@@ -60,7 +59,7 @@ class Measurement:
     ):
         self.model, self.config, self.data, self.sources = model, config, data, sources
         self.batch = config.data.batch_size
-        # The batch changes no verdict of most attacks. On a GPU it stays the one that the trial's memory was measured with.
+        # It changes no verdict. On a GPU it stays the one that the trial's memory was measured with.
         on_cpu = data.validation.y.device.type == "cpu"
         self.at_once = max(1, CPU_IMAGE_STEPS // config.encoder.time_steps) if on_cpu else None
 
@@ -95,9 +94,7 @@ class Measurement:
 
     def _suite(self, x: Tensor, y: Tensor, suite: Suite, guide: nn.Module | None = None) -> SuiteOutcome:
         threat, seed, at_once = Threat.of(self.config.threat), self.config.seed, self.at_once
-        return suites.run(
-            self.model, x, y, suite, threat, seed, self.batch, self.sources, guide=guide, at_once=at_once
-        )
+        return suites.run(self.model, x, y, suite, threat, seed, self.batch, self.sources, guide=guide, at_once=at_once)
 
     def run(self) -> Measured:
         """Everything: accuracies, robustness under the suite, sparsity, activity and cost."""

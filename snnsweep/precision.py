@@ -1,7 +1,7 @@
 """What arithmetic float32 tensors are computed in, on every device.
 
-By default cuDNN rounds the inputs of float32 convolutions to TF32 (10 bits of mantissa in place of 23) without a word. A
-spike turns on less: an attack in TF32 would look for another network's mistakes.
+By default cuDNN rounds the inputs of float32 convolutions to TF32 (10 bits of mantissa in place of 23) without a word.
+A spike turns on less: an attack in TF32 would look for another network's mistakes.
 """
 
 from collections.abc import Iterator

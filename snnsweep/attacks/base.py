@@ -92,7 +92,7 @@ class Attack(ABC):
         Args:
             batch: samples in one pass of the model; None for all at once.
             leaves: a sample leaves when a point fools the model; not of a random model.
-            guide: what is asked on the way, a stand-in in eval mode with the model's encoder; the end alone is then the model's.
+            guide: what is asked on the way, a stand-in in eval mode with the model's encoder; the model judges the end.
         """
         random, asked = getattr(model, "random", False), guide or model
         with attacked(model), frozen(asked):

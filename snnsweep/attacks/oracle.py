@@ -117,7 +117,7 @@ class Oracle:
         return losses, grads
 
     def _parts(self, n: int, samples: Tensor | None) -> list[Tensor | None]:
-        """The n samples, or those of these indices, in as few parts as there can be, of about one size; None for all."""
+        """The n samples, or those of these indices, in as few parts as can be, of about one size; None for all."""
         if samples is None and n <= self.batch:
             return [None]
         samples = torch.arange(n, device=self._y.device) if samples is None else samples
@@ -127,7 +127,8 @@ class Oracle:
         """Losses and gradients of these samples: of one pass, or of a random model the means of several."""
         points, y = (adv, self._y) if part is None else (self._threat.take(adv, part), self._y[part])
         found = []
-        for self.repeat in range(self._passes):
+        for repeat in range(self._passes):
+            self.repeat = repeat
             found.append(self._one_pass(points, y, part))
         self.repeat = 0
         if self._passes == 1:

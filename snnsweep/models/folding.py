@@ -25,7 +25,9 @@ def folded(model: Model, x: Tensor) -> Model:
     copy = deepcopy(model).eval()
     for conv, name in _pairs(copy, x):
         norm = copy.get_submodule(name)
-        assert isinstance(norm, BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
+        assert isinstance(norm, BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         gain = norm.weight * norm.scale if isinstance(norm, ThresholdDependent) else norm.weight
         with torch.no_grad():
             scale = gain * (norm.running_var + norm.eps).rsqrt()
@@ -58,4 +60,6 @@ def _pairs(model: nn.Module, x: Tensor) -> list[tuple[Conv2d, str]]:
     convs = [conv for conv, _ in made]
     found = [(conv, [name for given, name in taken if given is out]) for conv, out in made if convs.count(conv) == 1]
     plain = (BatchNorm2d, Batch, ThresholdDependent)
-    return [(conv, names[0]) for conv, names in found if len(names) == 1 and type(model.get_submodule(names[0])) in plain]
+    return [
+        (conv, names[0]) for conv, names in found if len(names) == 1 and type(model.get_submodule(names[0])) in plain
+    ]

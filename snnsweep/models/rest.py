@@ -89,7 +89,7 @@ def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def normed(norm: nn.BatchNorm2d, x: Tensor, weight: Tensor) -> Tensor:
-    """x [M, C, H, W] by the running statistics of a batch norm, and its bias, with that weight [C] in its weight's place."""
+    """x [M, C, H, W] by the running statistics and the bias of a batch norm, with that weight [C] for its own."""
     mean, variance = norm.running_mean, norm.running_var
     if _at_rest(x, norm.weight, norm.bias):
         assert variance is not None
@@ -99,7 +99,9 @@ def normed(norm: nn.BatchNorm2d, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _at_rest(x: Tensor, *parameters: Tensor | None) -> bool:
-    return x.requires_grad and torch.is_grad_enabled() and not any(p is not None and p.requires_grad for p in parameters)
+    return (
+        x.requires_grad and torch.is_grad_enabled() and not any(p is not None and p.requires_grad for p in parameters)
+    )
 
 
 class _Convolution(torch.autograd.Function):
@@ -120,7 +122,9 @@ class _Convolution(torch.autograd.Function):
 
 class _Norm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mean: Any, variance: Any, weight: Any, bias: Any, eps: float, scale: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, mean: Any, variance: Any, weight: Any, bias: Any, eps: float, scale: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(scale)
         return batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
 

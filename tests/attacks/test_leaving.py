@@ -20,6 +20,7 @@ from snnsweep.attacks.suites import Step, Suite
 from snnsweep.metrics.checks import moved
 
 THREATS = [Threat(0.05), Threat(0.4, "l2"), Threat(0.05, space="encoded"), Threat(0.5, "l2", "encoded")]
+TRAINING = Training()
 ATTACKS = [PGD(5), FGSM(), BIM(4), MIM(5), RFGSM(), APGD(7), SAPGD(5), Noise(4)]
 
 
@@ -41,7 +42,7 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(3)
 
 
-def agree(attack: Attack, exact: Exact, threat: Threat, rule: Rule = Training()) -> tuple[Tensor, int, int]:
+def agree(attack: Attack, exact: Exact, threat: Threat, rule: Rule = TRAINING) -> tuple[Tensor, int, int]:
     """Runs it whole and with leaving, and compares; the fallen, and how many samples each run passed to the model."""
     asked: list[int] = []
     watch = exact.model.network.register_forward_pre_hook(lambda _, args: asked.append(args[0].shape[1]))

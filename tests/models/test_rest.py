@@ -138,7 +138,9 @@ def test_folded_answers_are_the_models(norm: str, residual: str) -> None:
     """In float64, where rounding turns no spike; `tebn` keeps its norms."""
     flat: dict[str, Any] = {"model.depth": 10, "model.width": 0.1, "model.norm": norm, "model.residual": residual}
     torch.manual_seed(0)
-    model = models.build(TrialConfig.from_flat({**flat, "encoder.time_steps": 3, "neuron.v_threshold": 0.3}), RGB).double()
+    model = models.build(
+        TrialConfig.from_flat({**flat, "encoder.time_steps": 3, "neuron.v_threshold": 0.3}), RGB
+    ).double()
     x = torch.rand(6, 3, 16, 16, dtype=torch.float64)
     with torch.no_grad():
         for _ in range(3):
