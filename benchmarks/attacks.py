@@ -1,11 +1,13 @@
 """How fast are attacks, beside the ways that people attack spiking networks today, and with which verdicts?
 
 Rows: (a) PGD-7 on untrained networks, (t) on trained ones, (b) PGD-100, (d) dispatches of one PGD iteration, (e)
-memory of an attack. Ratios are peer / ours in one process: CPU seconds of interleaved runs on one thread, the median over rounds with its quartiles (of three rounds or
-fewer, the extremes). `whole` follows every sample to the end, `leaving` is how suites run. Every iterate counts, of
-peers too, and `differ` is how many images are judged otherwise: spiking networks turn a rounding error into another
-path. Peers are the gradient-sparsity paper's way and torchattacks on spikingjelly's network (what one would have
-without snnsweep), torchattacks and foolbox on our network (the attack loop alone). torchattacks goes beside the rest:
+memory of an attack. Ratios are peer / ours in one process: CPU seconds of interleaved runs on one thread, the median
+over rounds with its quartiles (of three rounds or fewer, the extremes). `whole` follows every sample to the end,
+`leaving` is how suites run. Every iterate counts, of peers too, and `differ` is how many images are judged otherwise:
+spiking networks turn a rounding error into another path. The paper's way is in training mode, another network. Peers
+are the gradient-sparsity paper's way and torchattacks on spikingjelly's network (what one would have without
+snnsweep), torchattacks and foolbox on our network (the attack loop alone, our layers and their gradients included).
+torchattacks goes beside the rest:
     pip install --no-deps --target peers torchattacks==3.5.1
     PYTHONPATH=peers python benchmarks/attacks.py            # about 10 minutes on a quiet core
     PYTHONPATH=peers python benchmarks/attacks.py --quick    # a minute: fewer cells, digits alone

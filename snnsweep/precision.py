@@ -6,7 +6,7 @@ A spike turns on less: an attack in TF32 would look for another network's mistak
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import backends
@@ -15,8 +15,9 @@ Precision = Literal["fp32", "tf32", "bf16"]
 
 # torch has two sets of switches, and a value in the new one ("ieee", "tf32", or "none" for what stands above it) that
 # contradicts the old one makes the old one raise wherever it is read. Both are set.
-_GPU: tuple[Any, ...] = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
-_CPU: tuple[Any, ...] = (backends.mkldnn.conv, backends.mkldnn.matmul)  # may be told to round, too; never is here
+_cudnn, _mkldnn = cast(Any, backends.cudnn), cast(Any, backends.mkldnn)  # their stubs lack the new switches
+_GPU: tuple[Any, ...] = (_cudnn.conv, _cudnn.rnn, backends.cuda.matmul)
+_CPU: tuple[Any, ...] = (_mkldnn.conv, _mkldnn.matmul)  # may be told to round, too; never is here
 
 
 @contextmanager

@@ -169,8 +169,8 @@ class SuiteOutcome:
         tried: which samples the step attacked.
         fooled: where it succeeded.
         lost: where a point fooled the model on the way, and did not when it was asked again.
-        losses: [points, n] on the CPU, the loss that a gradient attack went through, NaN where it did not attack, or not
-        any more.
+        losses: [points, n] on the CPU, the loss that a gradient attack went through, NaN where it did not attack or
+        a sample had left.
         cascaded: labels of the steps that attacked only what stood.
     """
 

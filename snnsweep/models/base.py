@@ -23,7 +23,7 @@ def once(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     out = layer(x[:1] if step is None else step)
     steps: Any = out.expand(len(x), *out.shape[1:])
     steps.step = out
-    return steps  # type: ignore[no-any-return]
+    return steps
 
 
 class _PerStep(nn.Module):

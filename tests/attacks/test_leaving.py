@@ -18,6 +18,7 @@ from snnsweep.attacks.query import Noise
 from snnsweep.attacks.rules import ASSG, BPTR, HART, PDSG, RGA, Pool, Rule, Second, Training, per_sample, together
 from snnsweep.attacks.suites import Step, Suite
 from snnsweep.metrics.checks import moved
+from snnsweep.models.folding import folded
 
 THREATS = [Threat(0.05), Threat(0.4, "l2"), Threat(0.05, space="encoded"), Threat(0.5, "l2", "encoded")]
 TRAINING = Training()
@@ -201,3 +202,20 @@ def test_no_parameter_asks_for_a_gradient_meanwhile(leaves: bool, exact: Exact) 
     assert model.scale.requires_grad
     assert not model.fixed.requires_grad
     assert model.scale.grad is None
+
+
+def test_a_guide_is_followed_and_the_model_judges(trained: Any) -> None:
+    model, x, y = trained.model, trained.x[:40], trained.y[:40]
+    outcome = PGD(4).run(model, x, y, Threat(0.08), generator(), leaves=True, guide=folded(model, x[:1]))
+    assert torch.equal(outcome.success, model(outcome.adversarial).argmax(1) != y)
+    alone = PGD(4).run(model, x, y, Threat(0.08), generator())
+    assert (outcome.success != alone.success).sum() <= 2  # rounding turns a spike now and then
+
+    class Fooled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return -model(x)
+
+    right = model(x).argmax(1) == y
+    outcome = PGD(4).run(model, x, y, Threat(0.001), generator(), leaves=True, guide=Fooled())
+    assert not outcome.success[right].any()
+    assert outcome.lost[right].all()
