@@ -1,11 +1,13 @@
-"""Counters that no load of the machine disturbs: tensor operations dispatched, bytes kept for the backward pass.
+"""Counters that no load of the machine disturbs, and how to time what it does disturb.
 
     from counters import dispatches, saved_bytes
 
-Tests use them as gates; times are none.
+Tests use the counters as gates; times are none.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -66,3 +68,25 @@ def parameter(tensor: Tensor) -> bool:
     """For `saved_bytes(but=...)`: leaves that are learned, and views of them."""
     base = tensor if tensor._base is None else tensor._base
     return isinstance(base, torch.nn.Parameter)
+
+
+def paired(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of this process for each run in each round; the order turns round from one to the next."""
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for i in range(rounds):
+        for name in list(runs)[:: 1 if i % 2 == 0 else -1]:
+            start = time.process_time()
+            runs[name]()
+            found[name].append(time.process_time() - start)
+    return found
+
+
+def ratio(peer: list[float], ours: list[float]) -> tuple[float, float, float]:
+    """Median of the rounds' ratios peer / ours, with their quartiles (of fewer than four rounds, the extremes)."""
+    each = sorted(a / b for a, b in zip(peer, ours, strict=True))
+    low, _, high = quantiles(each, n=4) if len(each) > 3 else (each[0], 0.0, each[-1])
+    return median(each), low, high
+
+
+def geometric_mean(values: list[float]) -> float:
+    return float(torch.tensor(values, dtype=torch.float64).log().mean().exp())

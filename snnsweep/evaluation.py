@@ -11,7 +11,7 @@ from snnsweep import data, models
 from snnsweep.config import TrialConfig
 from snnsweep.errors import Diverged, UserError
 from snnsweep.machine import hardware, keep_freed_memory
-from snnsweep.measurement import Measurement
+from snnsweep.measurement import Gradients, Measurement
 from snnsweep.result import Result
 from snnsweep.training.loop import Trainer
 
@@ -85,10 +85,12 @@ class Evaluation:
         self.history.append(metrics)
         return metrics
 
-    def light(self, suite: str, samples: int, wanted: Iterable[str]) -> dict[str, float]:
+    def light(
+        self, suite: str, samples: int, wanted: Iterable[str], gradients: Gradients = "exact"
+    ) -> dict[str, float]:
         """`Measurement.light`; the training goes on as if it had not been."""
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            return self.measurement.light(suite, samples, wanted)
+            return self.measurement.light(suite, samples, wanted, gradients)
 
     def _divide(self, parts: int) -> None:
         self.trainer.parts = parts

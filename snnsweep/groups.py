@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from snnsweep import registry
 from snnsweep.errors import UnknownName
+from snnsweep.precision import Precision
 from snnsweep.registry import Registry
 
 
@@ -156,7 +157,8 @@ class TrainConfig(Group):
         weight_decay: L2 penalty in the optimiser.
         schedule: of the learning rate: `cosine` to 0 at the last epoch, or `constant`.
         grad_clip: largest L2 norm of the whole gradient; None for no clipping.
-        precision: of the training step alone; attacks and measurements run in fp32.
+        precision: of the training step alone, its inner attack with it; attacks and measurements run in full fp32.
+            `tf32` lets a GPU round to 10 bits of mantissa, which `fp32` does not; on a CPU they are one.
         pack_spikes: keep spikes as bits between the forward and the backward pass: less memory for some time, the
             same weights bit for bit.
     """
@@ -178,7 +180,7 @@ class TrainConfig(Group):
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     grad_clip: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none)] = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     pack_spikes: bool = False
 
 

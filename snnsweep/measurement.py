@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from scipy.stats import binomtest
@@ -13,14 +14,18 @@ from snnsweep.attacks import Threat, suites
 from snnsweep.attacks.base import attacked, predict
 from snnsweep.attacks.rules import Rule
 from snnsweep.attacks.rules.fixed import SIGMOID
-from snnsweep.attacks.suites import SuiteOutcome
+from snnsweep.attacks.suites import Suite, SuiteOutcome
 from snnsweep.config import TrialConfig
 from snnsweep.data import Data
 from snnsweep.metrics import activity, probes, sparsity
 from snnsweep.metrics.audit import Audit, Evidence, audit
 from snnsweep.metrics.checks import VANISHED
 from snnsweep.models import Classifier
+from snnsweep.models.folding import folded
 from snnsweep.result import OBJECTIVES
+
+CPU_IMAGE_STEPS = 256  # images times steps in one pass of an attack, where a core is fastest (docs/performance.md)
+Gradients = Literal["exact", "fast"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,9 @@ class Measurement:
     ):
         self.model, self.config, self.data, self.sources = model, config, data, sources
         self.batch = config.data.batch_size
+        # It changes no verdict. On a GPU it stays the one that the trial's memory was measured with.
+        on_cpu = data.validation.y.device.type == "cpu"
+        self.at_once = max(1, CPU_IMAGE_STEPS // config.encoder.time_steps) if on_cpu else None
 
     def correct(self) -> Tensor:
         """bool [n]: which validation images are classified right."""
@@ -63,7 +71,9 @@ class Measurement:
             answers = [predict(self.model, split.images(part), self.model.random) for part in parts]
         return torch.cat(answers) == split.y
 
-    def light(self, suite: str, samples: int, wanted: Iterable[str]) -> dict[str, float]:
+    def light(
+        self, suite: str, samples: int, wanted: Iterable[str], gradients: Gradients = "exact"
+    ) -> dict[str, float]:
         """Robustness under another suite on a few samples, sparsity and activity: a look at a model that still trains.
 
         Neither audited nor warned of. Where more than 1 % of the samples have no gradient under any rule that attacks,
@@ -71,6 +81,7 @@ class Measurement:
 
         Args:
             wanted: names of metrics; what is not of a family of theirs is not measured.
+            gradients: `fast` asks on the way a copy with folded batch norms; the model itself judges what is found.
         """
         x, y = self._attacked(samples)
         families = {name.partition("/")[0] for name in wanted}
@@ -79,22 +90,26 @@ class Measurement:
             found |= self._sparsity(x, y)
         if "activity" in families:
             found |= activity.measure(self.model, x, self.batch)
-        attacks, threat = suites.get(suite)(), Threat.of(self.config.threat)
+        attacks = suites.get(suite)()
         if "robust_accuracy" in families and self.without_direction(x, y, attacks.rules(self.model)) <= VANISHED:
-            outcome = suites.run(self.model, x, y, attacks, threat, self.config.seed, self.batch, self.sources)
-            found |= _robustness(outcome)
+            guide = folded(self.model, x[:1]) if gradients == "fast" else None
+            found |= _robustness(self._suite(x, y, attacks, guide))
         return found
 
     def _attacked(self, samples: int) -> tuple[Tensor, Tensor]:
         split = self.data.validation
         return split.images(slice(0, samples)), split.y[:samples]
 
+    def _suite(self, x: Tensor, y: Tensor, suite: Suite, guide: nn.Module | None = None) -> SuiteOutcome:
+        threat, seed, at_once = Threat.of(self.config.threat), self.config.seed, self.at_once
+        return suites.run(self.model, x, y, suite, threat, seed, self.batch, self.sources, guide=guide, at_once=at_once)
+
     def run(self) -> Measured:
         """Everything: accuracies, robustness under the suite, sparsity, activity and cost."""
         start = time.perf_counter()
         x, y = self._attacked(self.config.attack.samples)
         suite, threat = suites.get(self.config.attack.suite)(), Threat.of(self.config.threat)
-        outcome = suites.run(self.model, x, y, suite, threat, self.config.seed, self.batch, self.sources)
+        outcome = self._suite(x, y, suite)
         metrics = {**share("clean_accuracy", self.correct()), **_robustness(outcome)}
         if self.model.random:
             metrics |= share("robust_accuracy/unattacked", self._unattacked(x, y, outcome.correct, len(outcome.fooled)))
@@ -124,7 +139,7 @@ class Measurement:
         still = correct.clone()
         with attacked(self.model):
             for _ in range(times):
-                still &= torch.cat([predict(self.model, part, True) for part in x.split(self.batch)]) == y
+                still &= predict(self.model, x, True, self.batch) == y
         return still
 
     def without_direction(self, x: Tensor, y: Tensor, rules: set[Rule]) -> float:

@@ -34,6 +34,7 @@ class SAPGD(Attack):
     decay: float = 0.5
     square_decay: float = 0.8
     loss: str = "cross_entropy"
+    per_sample = True
 
     def propose(self, oracle: Oracle, x: Tensor, y: Tensor, threat: Threat, rng: torch.Generator) -> Tensor:
         adv = threat.stretched_start(x, rng)

@@ -45,6 +45,7 @@ class APGD(Attack):
     steps: int = 100
     rel_step: float = 2.0
     loss: str = "cross_entropy"
+    per_sample = True
 
     def propose(self, oracle: Oracle, x: Tensor, y: Tensor, threat: Threat, rng: torch.Generator) -> Tensor:
         here = before = best = threat.stretched_start(x, rng)

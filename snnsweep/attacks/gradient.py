@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from snnsweep.attacks.base import Attack, Oracle, Threat
-from snnsweep.attacks.threat import gaussian
 from snnsweep.registry import attacks
 
 
@@ -28,13 +27,16 @@ class PGD(Attack):
     random_start: bool = True
     decay: float = 0.0
     loss: str = "cross_entropy"
+    per_sample = True
 
     def propose(self, oracle: Oracle, x: Tensor, y: Tensor, threat: Threat, rng: torch.Generator) -> Tensor:
         adv = threat.random_start(x, rng) if self.random_start else x
         momentum = torch.zeros_like(x)
         for _ in range(self.steps):
-            momentum = self.decay * momentum + threat.mean_scaled(oracle.gradient(adv))
-            adv = threat.project(adv + threat.step(momentum, self.rel_step * threat.eps), x)
+            direction = oracle.gradient(adv)
+            if self.decay:
+                direction = momentum = self.decay * momentum + threat.mean_scaled(direction)
+            adv = threat.project(adv + threat.step(direction, self.rel_step * threat.eps), x)
         return adv
 
 
@@ -83,8 +85,9 @@ class RFGSM(Attack):
 
     rel_alpha: float = 0.5
     loss: str = "cross_entropy"
+    per_sample = True
 
     def propose(self, oracle: Oracle, x: Tensor, y: Tensor, threat: Threat, rng: torch.Generator) -> Tensor:
         alpha = self.rel_alpha * threat.eps
-        adv = threat.project(x + threat.step(gaussian(x, rng), alpha), x)
+        adv = threat.project(x + threat.step(threat.gaussian(x, rng), alpha), x)
         return adv + threat.step(oracle.gradient(adv), threat.eps - alpha)

@@ -53,6 +53,7 @@ class Noise(Attack):
     """
 
     draws: int = 10
+    per_sample = True
 
     def propose(self, oracle: Oracle, x: Tensor, y: Tensor, threat: Threat, rng: torch.Generator) -> Tensor:
         search, own = Search(oracle, x, y, threat), stream(rng)

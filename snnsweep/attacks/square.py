@@ -28,6 +28,7 @@ class Square(Attack):
 
     queries: int = 5000
     p_init: float = 0.8
+    per_sample = True
 
     def propose(self, oracle: Oracle, x: Tensor, y: Tensor, threat: Threat, rng: torch.Generator) -> Tensor:
         maps = _maps(x, threat)

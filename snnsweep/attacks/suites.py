@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from snnsweep.attacks.adaptive import SAPGD
 from snnsweep.attacks.apgd import APGD, APGDDLR
-from snnsweep.attacks.base import Attack, Outcome, attacked, predict
+from snnsweep.attacks.base import Attack, Outcome
 from snnsweep.attacks.gradient import FGSM, PGD
 from snnsweep.attacks.query import Noise
 from snnsweep.attacks.rules import (
@@ -26,6 +26,7 @@ from snnsweep.attacks.rules import (
     together,
 )
 from snnsweep.attacks.square import Square
+from snnsweep.attacks.target import Target
 from snnsweep.attacks.threat import Threat
 from snnsweep.attacks.transfer import Transfer
 from snnsweep.errors import UserError
@@ -168,7 +169,8 @@ class SuiteOutcome:
         tried: which samples the step attacked.
         fooled: where it succeeded.
         lost: where a point fooled the model on the way, and did not when it was asked again.
-        losses: [points, n] on the CPU, the loss that a gradient attack went through, NaN where it did not attack.
+        losses: [points, n] on the CPU, the loss that a gradient attack went through, NaN where it did not attack or
+        a sample had left.
         cascaded: labels of the steps that attacked only what stood.
     """
 
@@ -203,34 +205,33 @@ def run(
     seed: int,
     batch: int,
     sources: Mapping[str, nn.Module] | None = None,
+    guide: nn.Module | None = None,
+    leaves: bool = True,
+    at_once: int | None = None,
 ) -> SuiteOutcome:
-    """Attacks x [n, C, H, W] in [0, 1] with labels y [n] by every step of the suite, in batches.
+    """Attacks x [n, C, H, W] in [0, 1] with labels y [n] by every step of the suite.
 
-    Only samples that are right without an attack are attacked. Each step draws from its own stream of `seed`, so
-    that its verdicts do not depend on which other steps a suite has. A rule is entered anew for every batch.
+    Only samples that are right without an attack are attacked. Each step draws from its own stream of `seed`, sample by
+    sample, so that its verdicts depend neither on which other steps a suite has nor on batches, but for what kernels
+    round by a batch's size, models that draw noise, and rules or attacks that are not `per_sample`. Those are entered
+    anew for every batch; of the others a sample leaves when it falls, and the next one takes its place.
 
     Args:
+        batch, at_once: as of `Target`.
         sources: models by name whose adversarial points are tried on this one, where the suite does so.
+        guide: what is asked on the way, as of `Attack.run`.
+        leaves: whether samples leave.
     """
-    random = getattr(model, "random", False)
-    with attacked(model):
-        correct = torch.cat([predict(model, part, random) for part in x.split(batch)]) == y
+    target = Target(model, x, y, threat, seed, batch, at_once, leaves, guide)
+    correct = target.correct()
     outcome = SuiteOutcome(correct, {}, {}, {}, {})
     transfers = [Step(f"transfer_{name}", Transfer(source), cascaded=True) for name, source in (sources or {}).items()]
     for step in (*suite.steps, *(transfers if suite.transfers else ())):
         chosen = (outcome.standing() if step.cascaded else correct).nonzero().squeeze(1)
-        rng = torch.Generator().manual_seed(seed)
-        parts = [part for part in chosen.split(batch) if len(part)]
-        ends = [_attacked_by(step, model, x[part], y[part], threat, rng) for part in parts]
-        _note(outcome, step.label, parts, ends)
+        _note(outcome, step.label, *target.attack(step.attack, step.rule, chosen))
         if step.cascaded:
             outcome.cascaded.add(step.label)
     return outcome
-
-
-def _attacked_by(step: Step, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, rng: torch.Generator) -> Outcome:
-    with step.rule(model):
-        return step.attack.run(model, x, y, threat, rng)
 
 
 def _note(outcome: SuiteOutcome, label: str, parts: Sequence[Tensor], ends: Sequence[Outcome]) -> None:

@@ -1,5 +1,6 @@
 """The threat: which inputs an attacker may choose, and how a step, a start and a projection look there."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from snnsweep.config import ThreatConfig
 from snnsweep.errors import UserError, nearest
 
+Draw = Callable[[tuple[int, ...], torch.Generator], Tensor]
 ROUNDING = 1e-6  # of float32 near 1, when a point is tested for being in the ball
 
 
@@ -64,14 +66,17 @@ class Threat:
         return size * (direction.sign() if self.norm == "linf" else self._unit(direction))
 
     def random_start(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """A uniform point of the ball, cut with [0, 1]. The draw depends on `rng` alone, not on x's device."""
+        """A uniform point of the ball, cut with [0, 1]. The draw depends on `rng` alone, not on x's device.
+
+        This and every other draw goes sample by sample, so that a sample's does not depend on the batch's size.
+        """
         if self.norm == "linf":
-            noise = torch.rand(x.shape, generator=rng, device=rng.device).to(x)
-            return self.project(x + (2 * noise - 1) * self.eps, x)
-        noise = gaussian(x, rng)
-        share = torch.rand(x.shape[self.sample_dim], generator=rng, device=rng.device).to(x)
-        radius = self.eps * share ** (1 / self.rows(x).shape[1])  # the volume within r grows as r^n
-        return self.project(x + self.step(noise, radius), x)
+            return self.project(x + (2 * self._drawn(x, _uniform, rng) - 1) * self.eps, x)
+        shape, pairs = self._sample_shape(x), range(x.shape[self.sample_dim])
+        noise, shares = zip(*((_normal(shape, rng), _uniform((), rng)) for _ in pairs), strict=True)
+        n = self.rows(x).shape[1]
+        radius = self.eps * torch.stack(shares).to(x) ** (1 / n)  # the volume within r grows as r^n
+        return self.project(x + self.step(torch.stack(noise, self.sample_dim).to(x), radius), x)
 
     def stretched_start(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """A uniform direction as far as the ball goes (`linf`: until its furthest element is at eps), cut with [0, 1].
@@ -80,12 +85,22 @@ class Threat:
         """
         if self.norm == "l2":
             return self.random_edge(x, rng)
-        noise = 2 * torch.rand(x.shape, generator=rng, device=rng.device).to(x) - 1
-        return self.project(x + self.eps * self._scaled(noise), x)
+        return self.project(x + self.eps * self._scaled(2 * self._drawn(x, _uniform, rng) - 1), x)
 
     def random_edge(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """A uniform point among the ball's farthest, its corners (`linf`) or its sphere (`l2`), cut with [0, 1]."""
-        return self.project(x + self.step(gaussian(x, rng), self.eps), x)
+        return self.project(x + self.step(self.gaussian(x, rng), self.eps), x)
+
+    def gaussian(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """Standard normal noise of x's shape, on its device, from `rng` alone."""
+        return self._drawn(x, _normal, rng)
+
+    def _drawn(self, x: Tensor, draw: Draw, rng: torch.Generator) -> Tensor:
+        shape = self._sample_shape(x)
+        return torch.stack([draw(shape, rng) for _ in range(x.shape[self.sample_dim])], self.sample_dim).to(x)
+
+    def _sample_shape(self, x: Tensor) -> tuple[int, ...]:
+        return (*x.shape[: self.sample_dim], *x.shape[self.sample_dim + 1 :])
 
     def allows(self, adv: Tensor, x: Tensor) -> Tensor:
         """Per sample, whether `adv` is in the ball and in [0, 1]: bool [N]."""
@@ -129,9 +144,12 @@ class Threat:
         return torch.where(length > 0, scaled / length, 0.0)
 
 
-def gaussian(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Standard normal noise of x's shape, on its device, from `rng` alone."""
-    return torch.randn(x.shape, generator=rng, device=rng.device).to(x)
+def _uniform(shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=rng, device=rng.device)
+
+
+def _normal(shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=rng, device=rng.device)
 
 
 def _shrink(change: Tensor, x: Tensor, eps: float) -> Tensor:

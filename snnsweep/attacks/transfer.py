@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from snnsweep.attacks import losses
 from snnsweep.attacks.apgd import APGD
-from snnsweep.attacks.base import Attack, attacked, entrance
+from snnsweep.attacks.base import Attack, attacked, entrance, frozen
 from snnsweep.attacks.oracle import Oracle
 from snnsweep.attacks.threat import Threat
 
@@ -29,11 +29,16 @@ class Transfer(Attack):
     source: nn.Module = field(repr=False)
     attack: Attack = field(default_factory=APGD)
 
+    @property
+    def per_sample(self) -> bool:
+        return self.attack.per_sample
+
     def propose(self, oracle: Oracle, x: Tensor, y: Tensor, threat: Threat, rng: torch.Generator) -> Tensor:
         source: Any = self.source
-        with attacked(source):
-            random = getattr(source, "random", False)
-            relay = _Relay(entrance(source, threat), x, y, threat, losses.get(self.attack.loss), random)
+        with attacked(source), frozen(source):
+            random, loss = getattr(source, "random", False), losses.get(self.attack.loss)
+            relay = _Relay(entrance(source, threat), x, y, threat, loss, random, batch=oracle.batch)
+            relay.leaves = oracle.leaves
             relay.target = oracle
             return self.attack.propose(relay, x, y, threat, rng)
 
@@ -51,5 +56,8 @@ class _Relay(Oracle):
         return self.target.logits(adv, samples)
 
     def loss_and_gradient(self, adv: Tensor) -> tuple[Tensor, Tensor]:
-        self.target.logits(adv)
+        if not self.leaves:
+            self.target.logits(adv)
+        elif len(samples := self.standing):
+            self.target.logits(self._threat.take(adv, samples), samples)
         return super().loss_and_gradient(adv)

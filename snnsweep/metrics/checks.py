@@ -173,7 +173,8 @@ def moving_loss(e: Evidence) -> Check:
     name, limit, moves = "moving_loss", 0.05, {}
     for step in e.suite.steps:
         losses = e.outcome.losses.get(step.label)
-        stood = (e.outcome.tried[step.label] & ~e.outcome.fooled[step.label]).cpu()
+        fell = e.outcome.fooled[step.label] | e.outcome.lost[step.label]  # an attack may have left either
+        stood = (e.outcome.tried[step.label] & ~fell).cpu()
         if losses is None or step.cascaded or len(losses) < POINTS or not stood.any():
             continue
         moves[step.label] = moved(losses[:, stood])

@@ -79,7 +79,7 @@ def input_gradients(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Te
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        encoded = model.encode(x).requires_grad_()
+        encoded = model.encode(x).contiguous().requires_grad_()  # a copy: every step has a gradient of its own
         loss = cross_entropy(model.forward_encoded(encoded), y, reduction="sum")
         found = torch.autograd.grad(loss, (x, encoded), materialize_grads=True)
     pixel, code = (grad.nan_to_num(0.0, 0.0, 0.0) for grad in found)

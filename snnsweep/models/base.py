@@ -1,15 +1,45 @@
 """What every model shares: image -> code -> network -> logits, and layers that act on each time step alike."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from snnsweep.config import ImageSpec
+from snnsweep.models.rest import convolve, laid_out, normed
+
+
+def once(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """layer(x) of a layer that treats every time step of x [T, ...] alike: equal steps are computed once.
+
+    Steps are known to be equal where x is an expanded view, with stride 0 over T, as direct coding gives it; then the
+    result is one too, and the gradient sums over T before it goes through the layer. It ends at the first step of x:
+    who wants the gradient of every step of a code asks at a copy of it (`contiguous`). A leaf counts as such.
+    """
+    if len(x) < 2 or x.stride(0) != 0 or (x.is_leaf and x.requires_grad):
+        return layer(x)
+    step: Tensor | None = getattr(x, "step", None)  # of an earlier layer, which the gradient reaches at once
+    out = layer(x[:1] if step is None else step)
+    steps: Any = out.expand(len(x), *out.shape[1:])
+    steps.step = out
+    return steps
 
 
 class _PerStep(nn.Module):
-    """Runs the layer class that follows it among the bases on [T * N, ...], so that batch statistics are over T * N."""
+    """Runs the layer class that follows it among the bases on [T * N, ...], so that batch statistics are over T * N.
+
+    Equal steps are computed once. Not where batch statistics are taken: those of N samples are those of T * N copies,
+    but the running variance is estimated for another number of them.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training and isinstance(self, nn.modules.batchnorm._BatchNorm):
+            return self._steps(x)
+        return once(self._steps, x)
+
+    def _steps(self, x: Tensor) -> Tensor:
+        """The layer on every step of x, [T, N, ...]."""
         return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
@@ -22,6 +52,9 @@ class Conv2d(_PerStep, nn.Conv2d):
         with torch.autocast("cpu", enabled=False):
             return super().forward(x.float()).to(torch.bfloat16)
 
+    def _steps(self, x: Tensor) -> Tensor:
+        return convolve(self, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
     def _unsafe(self, x: Tensor) -> bool:
         """On the CPU torch 2.11 leaves most of a strided bf16 convolution's weight gradient unwritten on 1x1 maps."""
         if x.device.type != "cpu" or x.shape[-2:] != (1, 1) or 1 in (*self.stride, *self.kernel_size):
@@ -32,9 +65,17 @@ class Conv2d(_PerStep, nn.Conv2d):
 class BatchNorm2d(_PerStep, nn.BatchNorm2d):
     """[T, N, C, H, W] -> the same shape."""
 
+    def _steps(self, x: Tensor) -> Tensor:
+        if self.training:
+            return super()._steps(x)
+        return normed(self, x.flatten(0, 1), self.weight).unflatten(0, x.shape[:2])
+
 
 class MaxPool2d(_PerStep, nn.MaxPool2d):
     """[T, N, C, H, W] -> [T, N, C, H', W']."""
+
+    def _steps(self, x: Tensor) -> Tensor:
+        return nn.MaxPool2d.forward(self, laid_out(x.flatten(0, 1))).unflatten(0, x.shape[:2])
 
 
 class AvgPool2d(_PerStep, nn.AvgPool2d):
@@ -46,7 +87,7 @@ class AdaptiveAvgPool2d(_PerStep, nn.AdaptiveAvgPool2d):
 
 
 class Normalize(nn.Module):
-    """(z - mean) / std per channel of [..., C, H, W]."""
+    """(z - mean) / std per channel of [T, ..., C, H, W]; equal steps are computed once."""
 
     mean: Tensor
     std: Tensor
@@ -57,7 +98,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, z: Tensor) -> Tensor:
-        return (z - self.mean) / self.std
+        return once(lambda steps: (steps - self.mean) / self.std, z)
 
 
 class Classifier(nn.Module):

@@ -12,6 +12,7 @@ from torch.nn.functional import batch_norm
 
 from snnsweep.config import TrialConfig
 from snnsweep.models.base import BatchNorm2d
+from snnsweep.models.rest import derived, normed
 from snnsweep.registry import norms
 
 register, get, names = norms.register, norms.get, norms.names
@@ -38,17 +39,13 @@ class ThresholdDependent(BatchNorm2d):
         super().__init__(channels)
         self.scale = config.neuron.v_threshold / math.sqrt(branches)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out = batch_norm(
-            x.flatten(0, 1),
-            self.running_mean,
-            self.running_var,
-            self.scale * self.weight,
-            self.bias,
-            self.training,
-            self.momentum,  # type: ignore[arg-type]  # None would be a plain average, which no norm here asks for
-            self.eps,
-        )
+    def _steps(self, x: Tensor) -> Tensor:
+        weight, flat = derived((self, "weight"), lambda: self.scale * self.weight), x.flatten(0, 1)
+        if self.training:
+            means, momentum = (self.running_mean, self.running_var), self.momentum
+            out = batch_norm(flat, *means, weight, self.bias, True, momentum, self.eps)  # type: ignore[arg-type]
+        else:
+            out = normed(self, flat, weight)
         return out.unflatten(0, x.shape[:2])
 
 

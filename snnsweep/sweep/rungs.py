@@ -9,6 +9,7 @@ from snnsweep import registry
 from snnsweep.config import sentence
 from snnsweep.errors import UserError, nearest
 from snnsweep.groups import Group, name_in
+from snnsweep.measurement import Gradients
 from snnsweep.result import Direction, direction
 from snnsweep.sweep.asha import Asha
 
@@ -26,6 +27,7 @@ class Rungs(Group):
         metrics: what is compared, with directions; an epsilon-net begins with the best in the first one.
         suite: the attacks at a rung.
         samples: how many images they attack.
+        gradients: `exact`, or `fast`: the attacks follow a copy with folded batch norms, and the model judges.
     """
 
     grace: int = Field(1, ge=1)
@@ -35,6 +37,7 @@ class Rungs(Group):
     metrics: dict[str, Direction] = Field(min_length=1)
     suite: Annotated[str, name_in(registry.suites)] = "quick"
     samples: int = Field(64, ge=1)
+    gradients: Gradients = "exact"
 
     @classmethod
     def of(cls, given: Any, objectives: Mapping[str, Direction]) -> "Rungs":

@@ -173,7 +173,7 @@ class SweepTrial(tune.Trainable):
         at = self.evaluation.trainer.epochs_done, self.evaluation.config.train.epochs
         if self._rungs and self.space.rungs and self._rungs.meets(self._name, *at):
             asked = self.space.rungs
-            found = self.evaluation.light(asked.suite, asked.samples, asked.metrics)
+            found = self.evaluation.light(asked.suite, asked.samples, asked.metrics, asked.gradients)
             found["clean_accuracy"] = metrics["clean_accuracy"]
             metrics |= {ON_THE_WAY + name: v for name, v in found.items() if not name.startswith(AT_THE_END)}
         return metrics

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 from snnsweep.attacks import Oracle, Threat
-from snnsweep.attacks.base import attacked
+from snnsweep.attacks.base import frozen, untouched
 from snnsweep.attacks.gradient import FGSM, PGD
 from snnsweep.attacks.losses import Loss, cross_entropy
 from snnsweep.config import TrialConfig
@@ -68,7 +68,7 @@ def divergent(model: SNN, inputs: Inputs, y: Tensor, config: TrialConfig, rng: t
     In a spiking network that noise often turns no spike, and the slope is then mere rounding error. A sample where it
     is exactly 0 stays at its start (on digits at eps 0.1: 2 to 12 % of the samples, by encoder and space).
     """
-    with attacked(model), torch.no_grad():
+    with untouched(model), torch.no_grad():
         clean = inputs.logits(inputs.clean)
     attack = PGD(config.train.attack_steps, config.train.attack_rel_step)
     threat = _threat(_Near, config)
@@ -88,6 +88,6 @@ def _threat(kind: type[Threat], config: TrialConfig) -> Threat:
 def _end(
     model: SNN, inputs: Inputs, y: Tensor, attack: PGD, threat: Threat, rng: torch.Generator, loss: Loss
 ) -> Tensor:
-    with attacked(model):
+    with untouched(model), frozen(model):
         oracle = Oracle(inputs.logits, inputs.clean, y, threat, loss)
         return attack.propose(oracle, inputs.clean, y, threat, rng)

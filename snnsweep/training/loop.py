@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler
 from snnsweep.config import TrainConfig, TrialConfig
 from snnsweep.data import Split, batches
 from snnsweep.errors import Diverged
+from snnsweep.precision import arithmetic
 from snnsweep.registry import trainers
 from snnsweep.training.packing import packing
 
@@ -73,9 +74,10 @@ class Trainer:
         """The gradient of a part of a batch, by its share; its share of the loss."""
         train = self.config.train
         kept = packing() if train.pack_spikes else nullcontext()
-        with kept, torch.autocast(x.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-            loss = self.objective(self.model, x, y, self.config, self.rng) * share
-        loss.backward()
+        with arithmetic(train.precision):
+            with kept, torch.autocast(x.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
+                loss = self.objective(self.model, x, y, self.config, self.rng) * share
+            loss.backward()
         return loss.detach().float()
 
     def _check_finite(self, loss: float) -> None:

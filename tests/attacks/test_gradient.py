@@ -23,7 +23,6 @@ from snnsweep.attacks import Oracle, Threat
 from snnsweep.attacks.adaptive import SAPGD
 from snnsweep.attacks.apgd import APGD
 from snnsweep.attacks.gradient import BIM, FGSM, MIM, PGD, RFGSM
-from snnsweep.attacks.threat import gaussian
 from snnsweep.config import TrialConfig
 
 
@@ -121,7 +120,7 @@ def test_pgd_walks_by_its_step(steps: int) -> None:
 def test_rfgsm_by_its_formula(threat: Threat) -> None:
     """Half of eps along random signs (or a random direction), the rest along the gradient there."""
     net, x, rng = conv_net(), 0.3 + 0.4 * torch.rand((3, 1, 8, 8), generator=generator()), generator(2)
-    noise, y = gaussian(x, generator(2)), net(x).argmax(1)
+    noise, y = threat.gaussian(x, generator(2)), net(x).argmax(1)
 
     def along(direction: Tensor) -> Tensor:
         length = direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from snnsweep.attacks import Threat
-from snnsweep.attacks.threat import gaussian
 from snnsweep.errors import UserError
 
 
@@ -164,11 +163,24 @@ def test_samples_by_index() -> None:
         assert torch.equal(picked[0], -x.movedim(threat.sample_dim, 0)[0])
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("space", ["pixel", "encoded"])
+def test_draws_do_not_depend_on_how_many_samples_are_drawn_at_a_time(norm: str, space: str) -> None:
+    threat = Threat(0.3, norm, space)
+    shape = (7, 1, 3, 5) if space == "pixel" else (2, 7, 1, 3, 5)
+    x = torch.rand(shape, generator=generator(1))
+    for draw in (threat.random_start, threat.stretched_start, threat.random_edge, threat.gaussian):
+        rng = generator(2)
+        parts = [draw(part, rng) for part in x.split(3, threat.sample_dim)]
+        assert torch.equal(torch.cat(parts, threat.sample_dim), draw(x, generator(2)))
+
+
 def test_gaussian_draws_on_the_generators_device_and_in_xs_type() -> None:
     x = torch.zeros(2, 3, dtype=torch.float64)
-    noise = gaussian(x, generator(3))
+    noise = Threat(0.1).gaussian(x, generator(3))
     assert noise.dtype == torch.float64
-    assert torch.equal(noise, torch.randn((2, 3), generator=generator(3)).double())
+    rng = generator(3)
+    assert torch.equal(noise, torch.stack([torch.randn(3, generator=rng) for _ in range(2)]).double())
 
 
 def test_another_norm_is_told_of() -> None:

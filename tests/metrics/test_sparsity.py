@@ -168,7 +168,8 @@ def layer_gradients(model: SNN, x: Tensor, y: Tensor) -> dict[str, Tensor]:
 
     leaves = [(name, module) for name, module in model.network.named_modules() if not list(module.children())]
     handles = [module.register_forward_pre_hook(alias(name)) for name, module in leaves]
-    loss = cross_entropy(model(x.clone().requires_grad_()), y, reduction="sum")
+    code = model.encode(x.clone().requires_grad_()).contiguous()  # a copy: each of its steps has a gradient
+    loss = cross_entropy(model.forward_encoded(code), y, reduction="sum")
     grads = torch.autograd.grad(loss, list(aliases.values()))
     for handle in handles:
         handle.remove()

@@ -7,7 +7,8 @@ exact, bit for bit and draw for draw, and gradients follow the rule; afterwards 
     with rules.together(ASSG(), Pool())(model): ...
 
 Entering is the start of one attack run: a rule with statistics begins anew there. They belong to the slots of the
-batch, so that a context is entered for one batch, whose samples keep their places.
+batch, so that a context is entered for one batch, whose samples keep their places (a rule without any says
+`per_sample = True`, and its batches may be refilled).
 
 Spike rules act on every `SpikingNeuron`, `pool` on every max pooling, and none on anything else. The encoders' rules
 (straight-through for `direct`, `phase` and `latency`, the expectation's derivative for `poisson`) are no part of this:
@@ -23,6 +24,7 @@ from snnsweep.attacks.rules.base import (
     get,
     names,
     neurons_of,
+    per_sample,
     register,
     together,
 )
@@ -47,6 +49,7 @@ __all__ = [
     "get",
     "names",
     "neurons_of",
+    "per_sample",
     "register",
     "together",
 ]

@@ -36,6 +36,14 @@ def acts_on_spikes(rule: Rule) -> bool:
     return bool(getattr(rule, "of_spikes", True))
 
 
+def per_sample(rule: Rule) -> bool:
+    """Whether a sample's gradient depends on nothing else in the batch, nor on its place there.
+
+    A rule says so itself, by `per_sample = True`. Of any other one a batch keeps its samples to the end of the attack.
+    """
+    return bool(getattr(rule, "per_sample", False))
+
+
 @contextmanager
 def ruled(modules: Iterable[nn.Module], change: Callable[[Any], Mapping[str, Any]]) -> Iterator[None]:
     """Inside, each module has the attributes that `change` gives for it; afterwards it is as it was.
@@ -93,6 +101,10 @@ class Together:
     @property
     def of_spikes(self) -> bool:
         return any(map(acts_on_spikes, self.rules))
+
+    @property
+    def per_sample(self) -> bool:
+        return all(map(per_sample, self.rules))
 
     def changes_nothing(self, model: nn.Module) -> bool:
         return all(changes_nothing(rule, model) for rule in self.rules)

@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from torch import nn
 
@@ -15,6 +16,8 @@ from snnsweep.registry import surrogates
 @dataclass(frozen=True)
 class Training:
     """The surrogate that the model was trained with."""
+
+    per_sample: ClassVar[bool] = True
 
     def __call__(self, model: nn.Module) -> AbstractContextManager[None]:
         return nullcontext()
@@ -35,6 +38,7 @@ class Surrogate:
 
     family: str = "atan"
     alpha: float = 2.0
+    per_sample: ClassVar[bool] = True
 
     def changes_nothing(self, model: nn.Module) -> bool:
         """Whether every neuron of the model has this very surrogate."""
@@ -53,6 +57,8 @@ class Second:
 
     Both are wide enough to pass a gradient where a narrow surrogate starves it (benchmarks/second_rule.py).
     """
+
+    per_sample: ClassVar[bool] = True
 
     def changes_nothing(self, model: nn.Module) -> bool:
         return not neurons_of(model)

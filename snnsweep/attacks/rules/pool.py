@@ -30,6 +30,7 @@ class Pool:
 
     sharpness: float = 0.0
     of_spikes: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.sharpness < inf:

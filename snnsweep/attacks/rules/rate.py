@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ class BPTR:
     dL/dx[t] = dL/ds[t] 1[mean over time of s > 0], at every step, with no dependence between steps (the code of Ding et
     al., NeurIPS 2022, SNN-RAT, and of Hao et al., ICLR 2024).
     """
+
+    per_sample: ClassVar[bool] = True
 
     def __call__(self, model: nn.Module) -> AbstractContextManager[None]:
         return ruled(neurons_of(model), lambda neuron: {"forward": partial(_through_rate, neuron.forward)})
@@ -56,6 +59,7 @@ class RGA:
     """
 
     gamma: float = 0.2
+    per_sample: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.gamma <= 1:
@@ -104,6 +108,7 @@ class HART:
 
     width: float = 1.0
     family: str = "triangle"
+    per_sample: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.width > 0:
