@@ -41,12 +41,20 @@ class Trainer:
         Raises:
             Diverged: a loss or a parameter is not finite.
         """
-        rate = self.optimizer.param_groups[0]["lr"]
         self.model.train()
         losses = []
         for x, y in batches(self.split, self.config.data.batch_size, self.rng, self.config.data.augment):
             losses.append(self.step(x, y))
-        loss = float(torch.stack(losses).mean())  # read once an epoch: a read per step would drain a GPU's queue
+        # read once an epoch: a read per step would drain a GPU's queue
+        return self.ended(float(torch.stack(losses).mean()))
+
+    def ended(self, loss: float) -> dict[str, float]:
+        """Counts an epoch that was trained, here or in a pack, with its mean loss; what `epoch` returns.
+
+        Raises:
+            Diverged: as `epoch`.
+        """
+        rate = self.optimizer.param_groups[0]["lr"]
         self.schedule.step()
         self._check_finite(loss)
         self.epochs_done += 1
