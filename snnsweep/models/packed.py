@@ -130,14 +130,15 @@ class PackedModel(nn.Module):
     """K models as one.
 
     Args:
-        members: of one architecture, every part of which `unknown_part` knows; they are copied.
+        members: `SNN`s of one architecture, with no part that `unknown_part` names; they are copied.
     """
 
-    def __init__(self, members: Sequence[base.SNN]):
+    def __init__(self, members: Sequence[nn.Module]):
         super().__init__()
-        self.members = len(members)
-        self.inner = copy.deepcopy(members[0])
-        for name, module in members[0].named_modules():
+        self.members, first = len(members), members[0]
+        assert isinstance(first, base.SNN)
+        self.inner = copy.deepcopy(first)
+        for name, module in first.named_modules():
             if (packed := _PACKED.get(type(module))) is not None:
                 self.inner.set_submodule(name, packed([member.get_submodule(name) for member in members]))
 

@@ -19,6 +19,10 @@ class PackedNeuron(nn.Module):
         members: K layers, none of which `refuses` names a reason against.
     """
 
+    v_threshold: Tensor | float
+    tau: Tensor | float
+    alpha: Tensor | float
+
     def __init__(self, members: Sequence[SpikingNeuron]):
         super().__init__()
         self.members, self.first = len(members), type(members[0])
@@ -34,8 +38,9 @@ class PackedNeuron(nn.Module):
     def refuses(member: nn.Module) -> str:
         """Why such a layer cannot be packed; "" where it can."""
         surrogate = getattr(member, "surrogate", None)
-        known = isinstance(surrogate, partial) and surrogate.func.__module__.startswith("snnsweep.")
-        return "" if known and not surrogate.args and set(surrogate.keywords) == {"alpha"} else "a surrogate of its own"
+        if isinstance(surrogate, partial) and surrogate.func.__module__.startswith("snnsweep."):
+            return "" if set(surrogate.keywords) == {"alpha"} and not surrogate.args else "a surrogate of its own"
+        return "a surrogate of its own"
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes, 0 or 1 in x's dtype, of the input currents x: both [T, N, K * C, ...]."""
@@ -53,11 +58,12 @@ class PackedNeuron(nn.Module):
         return torch.stack(spikes).to(x.dtype).flatten(2, 3)
 
     def _threshold(self) -> Tensor | float:
-        learned = getattr(self, "w_threshold", None)
+        learned = self._parameters.get("w_threshold")
         return self.v_threshold if learned is None else self.v_threshold * learned.exp()
 
     def _rate(self) -> Tensor | float:
-        return self.w.sigmoid() if self.first is neurons.PLIF else self.tau
+        learned = self._parameters.get("w")
+        return self.tau if learned is None else learned.sigmoid()
 
     def _charge(self, v: Tensor, x: Tensor, rate: Tensor | float) -> Tensor:
         if self.first is neurons.IF:

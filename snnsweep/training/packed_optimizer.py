@@ -34,6 +34,11 @@ class StackedOptimizer:
         self.clips = any(clip is not None for clip in clips)
         self.largest = self._column([math.inf if clip is None else clip for clip in clips])
         self.state = {slot: torch.stack([self._row(trainer, slot) for trainer in trainers]) for slot in self.slots}
+        self.take_rates()
+
+    def take_rates(self) -> None:
+        """The members' learning rates, as their schedules have set them."""
+        self.rate = self._column([group["lr"] for group in self.groups], torch.float64)
 
     def step(self, grads: Sequence[Tensor]) -> None:
         """One step, of gradients in the parameters' order and shapes."""
@@ -53,10 +58,14 @@ class StackedOptimizer:
         for i, trainer in enumerate(trainers):
             trainer.optimizer.zero_grad(set_to_none=True)
             trainer.optimizer.step()  # without gradients it moves nothing, and the schedule knows of a step
-            for slot in self.slots:
+            for slot in self._kept(i):
                 pieces = self.state[slot][i].split(self.sizes)
                 for parameter, piece in zip(trainer.model.parameters(), pieces, strict=True):
                     trainer.optimizer.state[parameter][slot] = piece.view(parameter.shape).clone()
+
+    def _kept(self, member: int) -> tuple[str, ...]:
+        """What torch's optimiser would hold of that member."""
+        return self.slots
 
     def _row(self, trainer: Trainer, slot: str) -> Tensor:
         states = [(trainer.optimizer.state[p].get(slot), p) for p in trainer.model.parameters()]
@@ -78,7 +87,6 @@ class StackedAdam(StackedOptimizer):
         first = [next(trainer.model.parameters()) for trainer in trainers]
         done = [trainer.optimizer.state[p].get("step", 0.0) for trainer, p in zip(trainers, first, strict=True)]
         self.steps = self._column([float(steps) for steps in done], torch.float64)
-        self.rate = self._column([group["lr"] for group in self.groups], torch.float64)
 
     def _update(self, grad: Tensor) -> Tensor:
         (beta1, beta2), (mean, square) = self.betas, self.state.values()
@@ -104,11 +112,13 @@ class StackedSGD(StackedOptimizer):
     def __init__(self, trainers: Sequence[Trainer], parameters: Sequence[Tensor]):
         super().__init__(trainers, parameters)
         self.momentum = self._column([group["momentum"] for group in self.groups])
-        self.rate = self._column([group["lr"] for group in self.groups])
+
+    def _kept(self, member: int) -> tuple[str, ...]:
+        return self.slots if self.groups[member]["momentum"] else ()
 
     def _update(self, grad: Tensor) -> Tensor:
         (momentum,) = self.state.values()
-        return momentum.mul_(self.momentum).add_(grad) * -self.rate
+        return momentum.mul_(self.momentum).add_(grad) * -self.rate.to(grad.dtype)
 
 
 def optimizer_of(trainers: Sequence[Trainer], parameters: Sequence[Tensor]) -> StackedOptimizer:
