@@ -1,0 +1,114 @@
+"""All time steps of a neuron as one operation: the loop's spikes bit for bit, and its gradient by hand.
+
+With gs = dL/ds and gv = dL/dv (0 after the last step), from the last step to the first:
+
+    d  = (gs[t] - gv * h[t] | hard reset, - gv * th | soft; neither if detached) * g(h[t] - th)
+    gh = d + gv * (1 - s[t]) | hard, + gv | soft
+    dL/dx[t] = gh (IF), gh / tau (LIF), gh k (PLIF, k = 1 / tau);  gv <- gh (IF), gh - dL/dx[t] (LIF, PLIF)
+    dL/dk += sum gh (x[t] - v[t - 1]);  dL/dth -= sum d, and - sum gv s[t] | soft
+
+Saved for it is x alone: h and s come out of x again, bit for bit, and x in bf16 is half of h. On the CPU the compiled
+kernel of `native` does both passes with all steps of a few hundred neurons in the cache; else these are torch's
+operations. Where a second derivative is asked for, the backward pass runs the loop instead.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snnsweep.neurons import native
+from snnsweep.neurons.steps import Dynamics, integrate, leak, membrane_dtype, reset, unrolled
+from snnsweep.neurons.surrogates import Heaviside
+
+Number = Tensor | float  # a tensor of one element where it is learned
+
+
+def spikes(x: Tensor, threshold: Number, rate: Number, dynamics: Dynamics) -> Tensor:
+    """Spikes, 0 or 1 in x's dtype, of the input currents x: both [T, ...]. `rate` as the charge equation takes it."""
+    return _Spikes.apply(x, threshold, rate, dynamics)
+
+
+class _Spikes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, threshold: Number, rate: Number, dynamics: Dynamics) -> Tensor:
+        ctx.dynamics = dynamics
+        ctx.numbers = [None if isinstance(number, Tensor) else number for number in (threshold, rate)]
+        ctx.save_for_backward(x, *(number for number in (threshold, rate) if isinstance(number, Tensor)))
+        if native.takes(x):
+            return native.spikes(x, float(threshold), float(rate), dynamics)
+        h = _membranes(x, threshold, rate, dynamics)
+        return (h - threshold >= 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, *learned = ctx.saved_tensors
+        threshold, rate = (learned.pop(0) if number is None else number for number in ctx.numbers)
+        wanted = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled():  # create_graph
+            found = _differentiable(x, threshold, rate, ctx.dynamics, grad, wanted)
+        elif native.takes(x):
+            gx, *sums = native.gradient(x, grad, float(threshold), float(rate), ctx.dynamics, wanted[1:])
+            found = (gx, *(_like(a, b) for a, b in zip(sums, (threshold, rate), strict=True)))
+        else:
+            found = _gradient(x, threshold, rate, ctx.dynamics, grad, wanted)
+        return *(one if want else None for one, want in zip(found, wanted, strict=True)), None
+
+
+def _like(total: float, number: Number) -> Tensor | None:
+    return torch.full_like(number, total) if isinstance(number, Tensor) else None
+
+
+def _membranes(x: Tensor, threshold: Number, rate: Number, dynamics: Dynamics) -> Tensor:
+    """h [T, ...] in the membrane's dtype."""
+    h = torch.empty_like(x, dtype=membrane_dtype(x))
+    v = torch.zeros_like(h[0])
+    for t, current in enumerate(x):
+        h[t] = dynamics.charge(v, current, rate)
+        if t + 1 < len(x):
+            v = reset(h[t], (h[t] - threshold >= 0).to(h.dtype), threshold, dynamics.hard)
+    return h
+
+
+def _gradient(
+    x: Tensor, threshold: Number, rate: Number, dynamics: Dynamics, grad: Tensor, wanted: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    """Those of x, threshold and rate that are wanted."""
+    h = _membranes(x, threshold, rate, dynamics)
+    u = h - threshold
+    s, g = (u >= 0).to(h.dtype), dynamics.family(u, alpha=dynamics.alpha)
+    gs, gx, gv = grad.to(h.dtype), torch.empty_like(h), torch.zeros_like(h[0])
+    zero = gv.new_zeros(())
+    of_threshold, of_rate = (zero if want else None for want in wanted[1:])
+    for t in reversed(range(len(x))):
+        by_spike = gs[t] if dynamics.detach else gs[t] - gv * (h[t] if dynamics.hard else threshold)
+        d = by_spike * g[t]
+        if of_threshold is not None:
+            of_threshold = of_threshold - d.sum() - (zero if dynamics.hard else (gv * s[t]).sum())
+        gh = d + (gv * (1 - s[t]) if dynamics.hard else gv)
+        if of_rate is not None:
+            v = reset(h[t - 1], s[t - 1], threshold, dynamics.hard) if t else zero
+            of_rate = of_rate + (gh * (x[t] - v)).sum()
+        gx[t], gv = _to_input(gh, rate, dynamics)
+    return gx.to(x.dtype), of_threshold, of_rate
+
+
+def _to_input(gh: Tensor, rate: Number, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
+    """dL/dx[t] and gv of the step before."""
+    if dynamics.charge is integrate:
+        return gh, gh
+    gx = gh / rate if dynamics.charge is leak else gh * rate
+    return gx, gh - gx
+
+
+def _differentiable(
+    x: Tensor, threshold: Number, rate: Number, dynamics: Dynamics, grad: Tensor, wanted: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    """As `_gradient`, by the loop, and differentiable itself."""
+    surrogate = partial(dynamics.family, alpha=dynamics.alpha)
+    charge = partial(dynamics.charge, rate=rate)
+    out = unrolled(x, charge, lambda t, u: Heaviside.apply(u, surrogate), threshold, dynamics.hard, dynamics.detach)
+    inputs = [one for one, want in zip((x, threshold, rate), wanted, strict=True) if want]
+    found = list(torch.autograd.grad(out, inputs, grad, create_graph=True))
+    return tuple(found.pop(0) if want else None for want in wanted)
