@@ -18,7 +18,7 @@ from torch.nn.functional import batch_norm, conv2d
 
 from snnsweep import encoders, neurons
 from snnsweep.models import base, norm
-from snnsweep.models.packed_neurons import PackedNeuron
+from snnsweep.models.packed_neurons import CHARGES, PackedNeuron
 
 
 class PackedLayer(nn.Module):
@@ -112,15 +112,12 @@ class Normalize(PackedLayer):
         return (z - self.mean.flatten(0, 1)) / self.std.flatten(0, 1)
 
 
-_PACKED: dict[type[nn.Module], type[nn.Module]] = {
+_PACKED: dict[type[nn.Module], type[PackedLayer]] = {
     base.Conv2d: Conv,
     norm.Batch: Norm,
     norm.ThresholdDependent: ThresholdDependentNorm,
     nn.Linear: Readout,
     base.Normalize: Normalize,
-    neurons.IF: PackedNeuron,
-    neurons.LIF: PackedNeuron,
-    neurons.PLIF: PackedNeuron,
 }
 _PER_CHANNEL = (base.MaxPool2d, base.AvgPool2d, base.AdaptiveAvgPool2d, neurons.ReLU)
 _DETERMINISTIC = (encoders.Direct, encoders.Phase, encoders.Latency, encoders.Frames)
@@ -138,9 +135,13 @@ class PackedModel(nn.Module):
         self.members, first = len(members), members[0]
         assert isinstance(first, base.SNN)
         self.inner = copy.deepcopy(first)
+        like = next(first.parameters())
         for name, module in first.named_modules():
-            if (packed := _PACKED.get(type(module))) is not None:
-                self.inner.set_submodule(name, packed([member.get_submodule(name) for member in members]))
+            layers = [member.get_submodule(name) for member in members]
+            if type(module) in CHARGES:
+                self.inner.set_submodule(name, PackedNeuron(layers, like))
+            elif type(module) in _PACKED:
+                self.inner.set_submodule(name, _PACKED[type(module)](layers))
 
     def forward_steps(self, x: Tensor) -> Tensor:
         """Logits [T, N, K, classes] of each time step, of the members' images [K, N, ...] in [0, 1]."""
@@ -174,7 +175,7 @@ def unknown_part(model: nn.Module) -> str:
         where = f"{name or 'the model'} is a {kind.__name__}"
         if getattr(module, "random", False) and not list(module.children()):
             return f"{where} that draws random numbers"
-        if kind not in _PACKED and kind not in (*_PER_CHANNEL, *_DETERMINISTIC) and not _is_container(module):
+        if kind not in (*_PACKED, *CHARGES, *_PER_CHANNEL, *_DETERMINISTIC) and not _is_container(module):
             return where
         if isinstance(module, neurons.SpikingNeuron) and (problem := PackedNeuron.refuses(module)):
             return f"{where} with {problem}"

@@ -6,80 +6,71 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from snnsweep import neurons
-from snnsweep.neurons import SpikingNeuron, _Heaviside
+from snnsweep.neurons import IF, LIF, PLIF, SpikingNeuron, fused
+from snnsweep.neurons.steps import Dynamics, Number, integrate, leak, leak_times
+from snnsweep.neurons.surrogates import FAMILIES
+
+CHARGES = {IF: integrate, LIF: leak, PLIF: leak_times}
 
 
 class PackedNeuron(nn.Module):
     """IF, LIF or PLIF layers of K members, of one reset and one surrogate family, over [T, N, K * C, ...].
 
-    The equations are those of `neurons`. A constant that all members share stays a plain number, as in a single model.
+    A constant that all members share stays a plain number, as in a single layer.
 
     Args:
         members: K layers, none of which `refuses` names a reason against.
+        like: of the pack's dtype, on its device.
     """
 
-    v_threshold: Tensor | float
-    tau: Tensor | float
-    alpha: Tensor | float
+    v_threshold: Number
+    tau: Number
+    alpha: Number
 
-    def __init__(self, members: Sequence[SpikingNeuron]):
+    def __init__(self, members: Sequence[SpikingNeuron], like: Tensor):
         super().__init__()
-        self.members, self.first = len(members), type(members[0])
-        self.hard, self.detach_reset = members[0].reset == "hard", members[0].detach_reset
-        for name, _ in members[0].named_parameters():
+        self.members, first = len(members), members[0]
+        self.charge, self.family = CHARGES[type(first)], _surrogate(first).func
+        self.hard, self.detach = first.reset == "hard", first.detach_reset
+        for name, _ in first.named_parameters():
             self.register_parameter(name, nn.Parameter(torch.stack([getattr(one, name).detach() for one in members])))
-        self._constant("v_threshold", [member.v_threshold for member in members])
-        self._constant("tau", [getattr(member, "tau", 1.0) for member in members])
-        self._constant("alpha", [_surrogate(member).keywords["alpha"] for member in members])
-        self.family = _surrogate(members[0]).func
+        self._constant("v_threshold", [member.v_threshold for member in members], like)
+        self._constant("tau", [getattr(member, "tau", 1.0) for member in members], like)
+        self._constant("alpha", [_surrogate(member).keywords["alpha"] for member in members], like[:0].double())
 
     @staticmethod
-    def refuses(member: nn.Module) -> str:
+    def refuses(member: SpikingNeuron) -> str:
         """Why such a layer cannot be packed; "" where it can."""
-        surrogate = getattr(member, "surrogate", None)
-        if isinstance(surrogate, partial) and surrogate.func.__module__.startswith("snnsweep."):
-            return "" if set(surrogate.keywords) == {"alpha"} and not surrogate.args else "a surrogate of its own"
-        return "a surrogate of its own"
+        surrogate = member.surrogate
+        if not isinstance(surrogate, partial) or surrogate.func not in FAMILIES or list(surrogate.keywords) != ["alpha"]:
+            return "a surrogate of its own"
+        return ""
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes, 0 or 1 in x's dtype, of the input currents x: both [T, N, K * C, ...]."""
         x = x.unflatten(2, (self.members, -1))
-        v = torch.zeros_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
-        threshold, rate = _for(v, self._threshold()), _for(v, self._rate())
-        surrogate = partial(self.family, alpha=_for(v, self.alpha))
-        spikes = []
-        for current in x:
-            v = self._charge(v, current, rate)
-            spike = _Heaviside.apply(v - threshold, surrogate)
-            spikes.append(spike)
-            fired = spike.detach() if self.detach_reset else spike
-            v = v * (1 - fired) if self.hard else v - fired * threshold
-        return torch.stack(spikes).to(x.dtype).flatten(2, 3)
+        beside = partial(_beside, dimensions=x.dim() - 2)
+        dynamics = Dynamics(self.charge, self.hard, self.detach, self.family, beside(self.alpha))
+        return fused.spikes(x, beside(self._threshold()), beside(self._rate()), dynamics).flatten(2, 3)
 
-    def _threshold(self) -> Tensor | float:
+    def _threshold(self) -> Number:
         learned = self._parameters.get("w_threshold")
         return self.v_threshold if learned is None else self.v_threshold * learned.exp()
 
-    def _rate(self) -> Tensor | float:
+    def _rate(self) -> Number:
         learned = self._parameters.get("w")
         return self.tau if learned is None else learned.sigmoid()
 
-    def _charge(self, v: Tensor, x: Tensor, rate: Tensor | float) -> Tensor:
-        if self.first is neurons.IF:
-            return v + x
-        return v + (x - v) * rate if self.first is neurons.PLIF else v + (x - v) / rate
-
-    def _constant(self, name: str, values: list[float]) -> None:
+    def _constant(self, name: str, values: list[float], like: Tensor) -> None:
         if len(set(values)) == 1:
             setattr(self, name, values[0])
         else:
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float64), persistent=False)
+            self.register_buffer(name, like.new_tensor(values), persistent=False)
 
 
-def _for(v: Tensor, value: Tensor | float) -> Tensor | float:
-    """A member's constant each, [K], beside a membrane [N, K, C, ...]."""
-    return value.to(v.dtype).view(-1, *[1] * (v.dim() - 2)) if isinstance(value, Tensor) else value
+def _beside(number: Number, dimensions: int) -> Number:
+    """[K] -> [K, 1, ...]."""
+    return number.view(-1, *[1] * (dimensions - 1)) if isinstance(number, Tensor) else number
 
 
 def _surrogate(member: SpikingNeuron) -> partial:

@@ -19,10 +19,8 @@ import torch
 from torch import Tensor
 
 from snnsweep.neurons import native
-from snnsweep.neurons.steps import Dynamics, integrate, leak, membrane_dtype, reset, unrolled
+from snnsweep.neurons.steps import Dynamics, Number, integrate, leak, membrane_dtype, reset, unrolled
 from snnsweep.neurons.surrogates import Heaviside
-
-Number = Tensor | float  # a tensor of one element where it is learned
 
 
 def spikes(x: Tensor, threshold: Number, rate: Number, dynamics: Dynamics) -> Tensor:
@@ -37,7 +35,7 @@ class _Spikes(torch.autograd.Function):
         ctx.numbers = [None if isinstance(number, Tensor) else number for number in (threshold, rate)]
         ctx.save_for_backward(x, *(number for number in (threshold, rate) if isinstance(number, Tensor)))
         if native.takes(x):
-            return native.spikes(x, float(threshold), float(rate), dynamics)
+            return native.spikes(x, threshold, rate, dynamics)
         h = _membranes(x, threshold, rate, dynamics)
         return (h - threshold >= 0).to(x.dtype)
 
@@ -49,15 +47,25 @@ class _Spikes(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph
             found = _differentiable(x, threshold, rate, ctx.dynamics, grad, wanted)
         elif native.takes(x):
-            gx, *sums = native.gradient(x, grad, float(threshold), float(rate), ctx.dynamics, wanted[1:])
+            gx, *sums = native.gradient(x, grad, threshold, rate, ctx.dynamics, wanted[1:])
             found = (gx, *(_like(a, b) for a, b in zip(sums, (threshold, rate), strict=True)))
         else:
             found = _gradient(x, threshold, rate, ctx.dynamics, grad, wanted)
         return *(one if want else None for one, want in zip(found, wanted, strict=True)), None
 
 
-def _like(total: float, number: Number) -> Tensor | None:
-    return torch.full_like(number, total) if isinstance(number, Tensor) else None
+def _like(totals: list[float], number: Number) -> Tensor | None:
+    return number.new_tensor(totals).view_as(number) if isinstance(number, Tensor) else None
+
+
+def _total(each: Tensor, number: Number) -> Tensor:
+    """Summed to the shape of what it is a gradient of."""
+    return each.sum_to_size(number.shape) if isinstance(number, Tensor) else each.sum()
+
+
+def _surrogate(dynamics: Dynamics, u: Tensor) -> Tensor:
+    alpha = dynamics.alpha
+    return dynamics.family(u, alpha=alpha.to(u.dtype) if isinstance(alpha, Tensor) else alpha)
 
 
 def _membranes(x: Tensor, threshold: Number, rate: Number, dynamics: Dynamics) -> Tensor:
@@ -77,7 +85,7 @@ def _gradient(
     """Those of x, threshold and rate that are wanted."""
     h = _membranes(x, threshold, rate, dynamics)
     u = h - threshold
-    s, g = (u >= 0).to(h.dtype), dynamics.family(u, alpha=dynamics.alpha)
+    s, g = (u >= 0).to(h.dtype), _surrogate(dynamics, u)
     gs, gx, gv = grad.to(h.dtype), torch.empty_like(h), torch.zeros_like(h[0])
     zero = gv.new_zeros(())
     of_threshold, of_rate = (zero if want else None for want in wanted[1:])
@@ -85,11 +93,11 @@ def _gradient(
         by_spike = gs[t] if dynamics.detach else gs[t] - gv * (h[t] if dynamics.hard else threshold)
         d = by_spike * g[t]
         if of_threshold is not None:
-            of_threshold = of_threshold - d.sum() - (zero if dynamics.hard else (gv * s[t]).sum())
+            of_threshold = of_threshold - _total(d if dynamics.hard else d + gv * s[t], threshold)
         gh = d + (gv * (1 - s[t]) if dynamics.hard else gv)
         if of_rate is not None:
             v = reset(h[t - 1], s[t - 1], threshold, dynamics.hard) if t else zero
-            of_rate = of_rate + (gh * (x[t] - v)).sum()
+            of_rate = of_rate + _total(gh * (x[t] - v), rate)
         gx[t], gv = _to_input(gh, rate, dynamics)
     return gx.to(x.dtype), of_threshold, of_rate
 
@@ -106,7 +114,7 @@ def _differentiable(
     x: Tensor, threshold: Number, rate: Number, dynamics: Dynamics, grad: Tensor, wanted: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
     """As `_gradient`, by the loop, and differentiable itself."""
-    surrogate = partial(dynamics.family, alpha=dynamics.alpha)
+    surrogate = partial(_surrogate, dynamics)
     charge = partial(dynamics.charge, rate=rate)
     out = unrolled(x, charge, lambda t, u: Heaviside.apply(u, surrogate), threshold, dynamics.hard, dynamics.detach)
     inputs = [one for one, want in zip((x, threshold, rate), wanted, strict=True) if want]
