@@ -1,0 +1,182 @@
+"""Does one process that trains K trials as one model beat K trials one after the other, or K processes at once?
+
+SEW-ResNet-18 (7x7 stem, 3x32x32 images, batch 16, T = 4) at full, quarter and eighth width, and a small network for
+digits (ResNet-10 at quarter width, 1x8x8, batch 64, T = 4). Every trial has its own threshold, tau, surrogate width,
+rate and seed. A step is forward, backward and Adam. The images are random: what they show costs nothing.
+
+- in a row: process CPU time of K separate steps over that of a pack's step, one thread, interleaved, median of the
+  rounds' ratios and their quartiles
+- processes: wall time of K processes, a step each at the same time on these cores, one thread each, over a pack's step
+  with a thread for each core. Only worth reading on a quiet machine; beside it the ratio of their CPU times
+- operators of a step, views not counted; and how far the first logits are from the separate ones (0: bit for bit)
+
+    python benchmarks/packing.py                                # all, some minutes on two quiet cores
+    python benchmarks/packing.py --nets eighth digits --members 2 8
+"""
+
+import argparse
+import multiprocessing as mp
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from snnsweep import TrialConfig, data, models
+from snnsweep.machine import hardware
+from snnsweep.terminal import out
+from snnsweep.training.loop import Trainer
+from snnsweep.training.packed import Pack
+
+SEW = {"data.name": "cifar10", "model.depth": 18, "model.stem": "imagenet", "data.batch_size": 16}
+NETS: dict[str, dict[str, Any]] = {
+    "full": {**SEW, "model.width": 1.0},
+    "quarter": {**SEW, "model.width": 0.25},
+    "eighth": {**SEW, "model.width": 0.125},
+    "digits": {"data.name": "digits", "model.depth": 10, "model.width": 0.25, "data.batch_size": 64},
+}
+Step = Callable[[], object]
+
+
+def trainer(net: str, member: int) -> tuple[Trainer, Tensor, Tensor]:
+    """A trial with values of its own, and a batch."""
+    own = {"seed": member, "train.lr": 1e-3 / (1 + member), "neuron.v_threshold": 0.7 + 0.1 * member}
+    own |= {"neuron.tau": 1.5 + 0.2 * member, "neuron.alpha": 2 + 0.25 * member, "device": "cpu"}
+    config = TrialConfig.from_flat({**NETS[net], **own})
+    spec, rng = data.get(config.data.name).spec, torch.Generator().manual_seed(member)
+    size = config.data.batch_size
+    x = torch.rand(size, spec.channels, spec.height, spec.width, generator=rng)
+    y = torch.randint(spec.classes, (size,), generator=rng)
+    torch.manual_seed(member)
+    return Trainer(models.build(config, spec).train(), config, data.Split((x * 255).byte(), y)), x, y
+
+
+def alone(net: str, member: int) -> Step:
+    one, x, y = trainer(net, member)
+    return lambda: one.step(x, y)
+
+
+def packed(net: str, members: int) -> Step:
+    trainers, xs, ys = zip(*(trainer(net, member) for member in range(members)), strict=True)
+    pack, x, y = Pack(trainers), torch.stack(xs), torch.stack(ys)
+    return lambda: pack.step(x, y)
+
+
+def parity(net: str, members: int) -> float:
+    """Largest difference of the first logits in training mode."""
+    trainers, xs, _ = zip(*(trainer(net, member) for member in range(members)), strict=True)
+    together = Pack(trainers).model(torch.stack(xs))
+    apart = torch.stack([one.model(x) for one, x in zip(trainers, xs, strict=True)])
+    return float((together - apart).abs().max())
+
+
+class Operators(TorchDispatchMode):
+    """Counts operators that are no views."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def operators(step: Step) -> int:
+    step()
+    with Operators() as counter:
+        step()
+    return counter.count
+
+
+def timed(step: Step, clock: Callable[[], float]) -> float:
+    start = clock()
+    step()
+    return clock() - start
+
+
+class Process:
+    """One trial in a process of its own, which steps when it is told to."""
+
+    def __init__(self) -> None:
+        context = mp.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process.start()
+
+
+def _serve(pipe: Any) -> None:
+    torch.set_num_threads(1)
+    step: Step = lambda: None  # noqa: E731
+    while (told := pipe.recv()) is not None:
+        if told == "step":
+            pipe.send(timed(step, time.process_time))
+        else:
+            step = alone(*told)
+            step()
+            pipe.send(0.0)
+
+
+def tell(processes: list[Process], what: list[Any]) -> float:
+    """Tells each one its own, waits for all; their CPU seconds."""
+    for process, one in zip(processes, what, strict=True):
+        process.pipe.send(one)
+    return sum(process.pipe.recv() for process in processes)
+
+
+def rounds_of(net: str, members: int, rounds: int, pool: list[Process]) -> dict[str, list[float]]:
+    """The ratios of every round, peer over pack."""
+    apart, together = [alone(net, member) for member in range(members)], packed(net, members)
+    crew = pool[:members]
+    tell(crew, [(net, member) for member in range(members)])
+    ratios: dict[str, list[float]] = {"row": [], "wall": [], "cpu": []}
+    for one in (*apart, together, together):
+        one()
+    for _ in range(rounds):
+        torch.set_num_threads(1)
+        in_a_row = timed(lambda: [one() for one in apart], time.process_time)
+        pack_cpu = timed(together, time.process_time)
+        start = time.perf_counter()
+        crew_cpu = tell(crew, ["step"] * members)
+        crew_wall = time.perf_counter() - start
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        pack_wall = timed(together, time.perf_counter)
+        for name, ratio in zip(ratios, (in_a_row / pack_cpu, crew_wall / pack_wall, crew_cpu / pack_cpu), strict=True):
+            ratios[name].append(ratio)
+    return ratios
+
+
+def said(ratios: list[float]) -> str:
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
+    parser.add_argument("--members", nargs="+", type=int, default=[1, 2, 4, 8])
+    parser.add_argument("--rounds", type=int, default=9)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    table = Table("network", "K", "in a row, CPU", "processes, wall", "processes, CPU", "operators", "separate", "logits")
+    pool = [Process() for _ in range(max(given.members))]
+    for net in given.nets:
+        one = operators(alone(net, 0))
+        for members in given.members:
+            ratios = rounds_of(net, members, given.rounds, pool)
+            counts = str(operators(packed(net, members))), str(members * one)
+            cells = [said(ratios[name]) for name in ("row", "wall", "cpu")]
+            table.add_row(net, str(members), *cells, *counts, f"{parity(net, members):.1e}")
+        table.add_section()
+    for process in pool:
+        process.pipe.send(None)
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    table.title = f"peer over pack, {given.rounds} rounds; {hardware('cpu')}, {cores} cores, load {load:.0f}"
+    out.print(table)
+
+
+if __name__ == "__main__":
+    main()
