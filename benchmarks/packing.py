@@ -161,7 +161,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    table = Table("network", "K", "in a row, CPU", "processes, wall", "processes, CPU", "operators", "separate", "logits")
+    table = Table(
+        "network", "K", "in a row, CPU", "processes, wall", "processes, CPU", "operators", "separate", "logits"
+    )
     pool = [Process() for _ in range(max(given.members))]
     for net in given.nets:
         one = operators(alone(net, 0))

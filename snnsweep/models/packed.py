@@ -11,6 +11,7 @@ Every parameter and buffer of a pack has the name of the members' and the shape 
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -137,7 +138,7 @@ class PackedModel(nn.Module):
         self.inner = copy.deepcopy(first)
         like = next(first.parameters())
         for name, module in first.named_modules():
-            layers = [member.get_submodule(name) for member in members]
+            layers: list[Any] = [member.get_submodule(name) for member in members]
             if type(module) in CHARGES:
                 self.inner.set_submodule(name, PackedNeuron(layers, like))
             elif type(module) in _PACKED:

@@ -42,7 +42,11 @@ class PackedNeuron(nn.Module):
     def refuses(member: SpikingNeuron) -> str:
         """Why such a layer cannot be packed; "" where it can."""
         surrogate = member.surrogate
-        if not isinstance(surrogate, partial) or surrogate.func not in FAMILIES or list(surrogate.keywords) != ["alpha"]:
+        if (
+            not isinstance(surrogate, partial)
+            or surrogate.func not in FAMILIES
+            or list(surrogate.keywords) != ["alpha"]
+        ):
             return "a surrogate of its own"
         return ""
 

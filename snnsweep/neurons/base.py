@@ -63,28 +63,32 @@ class SpikingNeuron(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes, 0 or 1 in x's dtype, of the input currents x: both [T, ...]."""
-        hard = self.reset == "hard"
-        if (family := self._fusible()) is not None:
-            dynamics = Dynamics(self._equation, hard, self.detach_reset, *family)
+        if (dynamics := self._dynamics()) is not None:
             return fused.spikes(x, self.threshold, self._rate(), dynamics)
-        return unrolled(x, self._charged, self._fire, self.threshold, hard, self.detach_reset)
+        return unrolled(x, self._charged, self._fire, self.threshold, self.reset == "hard", self.detach_reset)
 
-    def _fusible(self) -> tuple[Callable[..., Tensor], float] | None:
-        """Surrogate family and alpha where all steps may run as one operation; None where the loop has to serve.
+    def _dynamics(self) -> Dynamics | None:
+        """What all steps as one operation need; None where the loop has to serve.
 
         It has to wherever a part is not one that the operation knows by heart: a charge of a class's own or of a
         gradient rule's, a surrogate that differs by step or is of no built-in family, noise; and under functorch and
         torch.compile, which can follow the loop but no compiled kernel.
         """
-        kind, base = type(self), SpikingNeuron
-        own = self._equation is None or (kind.charge, kind.surrogate_at) != (base.charge, base.surrogate_at)
+        kind, base, equation, surrogate = type(self), SpikingNeuron, self._equation, self.surrogate
+        own = (kind.charge, kind.surrogate_at) != (base.charge, base.surrogate_at)
         ruled = not {"charge", "surrogate_at"}.isdisjoint(vars(self))
         followed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-        if own or ruled or followed or self.noise or not isinstance(self.surrogate, partial):
+        if equation is None or own or ruled or followed or self.noise or not isinstance(surrogate, partial):
             return None
-        family, given = self.surrogate.func, self.surrogate.keywords
-        alpha = given.get("alpha") if family in FAMILIES and not self.surrogate.args and len(given) == 1 else None
-        return (family, alpha) if isinstance(alpha, float | int) else None
+        family, alpha = surrogate.func, surrogate.keywords.get("alpha")
+        if (
+            family not in FAMILIES
+            or surrogate.args
+            or len(surrogate.keywords) != 1
+            or not isinstance(alpha, float | int)
+        ):
+            return None
+        return Dynamics(equation, self.reset == "hard", self.detach_reset, family, alpha)
 
     def _charged(self, v: Tensor, x: Tensor) -> Tensor:
         return self._disturbed(self.charge(v, x))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from snnsweep.neurons import native
-from snnsweep.neurons.steps import Dynamics, Number, integrate, leak, membrane_dtype, reset, unrolled
+from snnsweep.neurons.steps import Dynamics, Number, integrate, leak, leak_times, membrane_dtype, unrolled
 from snnsweep.neurons.surrogates import Heaviside
 
 
@@ -36,8 +36,7 @@ class _Spikes(torch.autograd.Function):
         ctx.save_for_backward(x, *(number for number in (threshold, rate) if isinstance(number, Tensor)))
         if native.takes(x):
             return native.spikes(x, threshold, rate, dynamics)
-        h = _membranes(x, threshold, rate, dynamics)
-        return (h - threshold >= 0).to(x.dtype)
+        return (_membranes(x, threshold, rate, dynamics) - threshold).ge_(0).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -69,45 +68,54 @@ def _surrogate(dynamics: Dynamics, u: Tensor) -> Tensor:
 
 
 def _membranes(x: Tensor, threshold: Number, rate: Number, dynamics: Dynamics) -> Tensor:
-    """h [T, ...] in the membrane's dtype."""
-    h = torch.empty_like(x, dtype=membrane_dtype(x))
-    v = torch.zeros_like(h[0])
-    for t, current in enumerate(x):
-        h[t] = dynamics.charge(v, current, rate)
-        if t + 1 < len(x):
-            v = reset(h[t], (h[t] - threshold >= 0).to(h.dtype), threshold, dynamics.hard)
-    return h
+    """h [T, ...]."""
+    h, v = [], torch.zeros_like(x[0], dtype=membrane_dtype(x))
+    for current in x:
+        h.append(dynamics.charge(v, current, rate))
+        v = _after(h[-1], threshold, dynamics)
+    return torch.stack(h)
+
+
+def _after(h: Tensor, threshold: Number, dynamics: Dynamics) -> Tensor:
+    """`steps.reset` in fewer operations, with the same numbers."""
+    u = h - threshold
+    return u.lt_(0).mul_(h) if dynamics.hard else h - u.ge_(0).mul_(threshold)
 
 
 def _gradient(
     x: Tensor, threshold: Number, rate: Number, dynamics: Dynamics, grad: Tensor, wanted: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
-    """Those of x, threshold and rate that are wanted."""
+    """Those of x, threshold and rate that are wanted.
+
+    One operation a step: gh[t] = gs[t] g[t] + gh[t + 1] carry[t], where carry[t] = dh[t + 1] / dh[t] is ready for all
+    steps.
+    """
     h = _membranes(x, threshold, rate, dynamics)
     u = h - threshold
-    s, g = (u >= 0).to(h.dtype), _surrogate(dynamics, u)
-    gs, gx, gv = grad.to(h.dtype), torch.empty_like(h), torch.zeros_like(h[0])
-    zero = gv.new_zeros(())
-    of_threshold, of_rate = (zero if want else None for want in wanted[1:])
-    for t in reversed(range(len(x))):
-        by_spike = gs[t] if dynamics.detach else gs[t] - gv * (h[t] if dynamics.hard else threshold)
-        d = by_spike * g[t]
-        if of_threshold is not None:
-            of_threshold = of_threshold - _total(d if dynamics.hard else d + gv * s[t], threshold)
-        gh = d + (gv * (1 - s[t]) if dynamics.hard else gv)
-        if of_rate is not None:
-            v = reset(h[t - 1], s[t - 1], threshold, dynamics.hard) if t else zero
-            of_rate = of_rate + _total(gh * (x[t] - v), rate)
-        gx[t], gv = _to_input(gh, rate, dynamics)
-    return gx.to(x.dtype), of_threshold, of_rate
+    g, quiet = _surrogate(dynamics, u), u.lt_(0)
+    taken: Number = h if dynamics.hard else threshold  # by a spike, off the membrane
+    leaks = {integrate: lambda: 1.0, leak: lambda: 1 - 1 / rate, leak_times: lambda: 1 - rate}[dynamics.charge]()
+    carry = (quiet if dynamics.hard else 1.0) - (0.0 if dynamics.detach else taken * g)
+    carry = torch.as_tensor(carry * leaks, dtype=h.dtype).expand_as(h)
+    gh = grad * g
+    direct = _total(gh, threshold)
+    for t in reversed(range(len(x) - 1)):
+        gh[t].addcmul_(gh[t + 1], carry[t])
+    of_rate = of_threshold = None
+    if wanted[2]:
+        before = torch.cat([torch.zeros_like(h[:1]), _after(h[:-1], threshold, dynamics)])
+        of_rate = _total(gh * (x - before), rate)
+    if wanted[1]:
+        gv = gh[1:] * leaks
+        of_reset = 0.0 if dynamics.detach else _total(gv * (taken * g)[:-1], threshold)
+        of_threshold = of_reset - direct - (0.0 if dynamics.hard else _total(gv * (1 - quiet[:-1]), threshold))
+    return _through_charge(gh, rate, dynamics).to(x.dtype), of_threshold, of_rate
 
 
-def _to_input(gh: Tensor, rate: Number, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
-    """dL/dx[t] and gv of the step before."""
+def _through_charge(gh: Tensor, rate: Number, dynamics: Dynamics) -> Tensor:
     if dynamics.charge is integrate:
-        return gh, gh
-    gx = gh / rate if dynamics.charge is leak else gh * rate
-    return gx, gh - gx
+        return gh
+    return gh / rate if dynamics.charge is leak else gh * rate
 
 
 def _differentiable(
@@ -117,6 +125,6 @@ def _differentiable(
     surrogate = partial(_surrogate, dynamics)
     charge = partial(dynamics.charge, rate=rate)
     out = unrolled(x, charge, lambda t, u: Heaviside.apply(u, surrogate), threshold, dynamics.hard, dynamics.detach)
-    inputs = [one for one, want in zip((x, threshold, rate), wanted, strict=True) if want]
+    inputs = [one for one, want in zip((x, threshold, rate), wanted, strict=True) if want and isinstance(one, Tensor)]
     found = list(torch.autograd.grad(out, inputs, grad, create_graph=True))
     return tuple(found.pop(0) if want else None for want in wanted)

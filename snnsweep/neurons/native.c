@@ -84,7 +84,7 @@ static void fire(const Layer *l, const float *restrict h, float *restrict s, flo
 
 /* exp to about 1 ulp: 2^n times a Taylor series of degree 7 on [-ln 2 / 2, ln 2 / 2]. The factor 2^n comes in two, so
    that results below the normal numbers, 0 and infinity come out as they should. */
-static float exponential(float x) {
+static inline __attribute__((always_inline)) float exponential(float x) {
     float y = x < -104.0f ? -104.0f : x > 89.0f ? 89.0f : x;
     float n = (y * 1.44269504088896341f + 12582912.0f) - 12582912.0f; /* round */
     float r = (y - n * 0.693359375f) + n * 2.12194440054690583e-4f;
