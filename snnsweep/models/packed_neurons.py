@@ -42,13 +42,9 @@ class PackedNeuron(nn.Module):
     def refuses(member: SpikingNeuron) -> str:
         """Why such a layer cannot be packed; "" where it can."""
         surrogate = member.surrogate
-        if (
-            not isinstance(surrogate, partial)
-            or surrogate.func not in FAMILIES
-            or list(surrogate.keywords) != ["alpha"]
-        ):
-            return "a surrogate of its own"
-        return ""
+        if isinstance(surrogate, partial) and surrogate.func in FAMILIES and list(surrogate.keywords) == ["alpha"]:
+            return ""
+        return "a surrogate of its own"
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes, 0 or 1 in x's dtype, of the input currents x: both [T, N, K * C, ...]."""

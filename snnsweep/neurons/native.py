@@ -89,7 +89,7 @@ def members_of(*numbers: Number) -> int:
 
 
 def _dense(x: Tensor, members: int) -> Tensor:
-    """x with its steps one after the other, each without gaps; a single member's may lie in any order (channels last)."""
+    """x with its steps one after the other, each without gaps; of a single member in any order (channels last)."""
     if members > 1:
         return x.contiguous()
     dense = torch.empty_like(x).stride() == x.stride() and (len(x) == 1 or x.stride(0) == x[0].numel())

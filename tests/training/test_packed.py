@@ -1,4 +1,4 @@
-"""A pack against its members trained one by one: equal logits, weights, optimisers and batches; who may not be packed."""
+"""A pack against its members trained one by one: logits, weights, optimisers, batches; and who may not be packed."""
 
 from typing import Any
 
