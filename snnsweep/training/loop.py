@@ -23,6 +23,7 @@ class Trainer:
         epochs_done: finished epochs.
         parts: in so many a batch goes through the network, one after the other; their gradients add up to the batch's,
             but batch norm sees a part at a time.
+        members: of the largest pack that trained it; 1 where it was always alone.
     """
 
     def __init__(self, model: nn.Module, config: TrialConfig, split: Split):
@@ -33,7 +34,7 @@ class Trainer:
         self.schedule = _schedule(self.optimizer, config.train)
         self.rng = torch.Generator().manual_seed(config.seed)
         self.epochs_done = 0
-        self.parts = 1
+        self.parts = self.members = 1
 
     def epoch(self) -> dict[str, float]:
         """Trains one epoch; the mean loss and the rate it ran with.
@@ -97,6 +98,7 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "rng": self.rng.get_state(),
             "epochs_done": self.epochs_done,
+            "members": self.members,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -105,6 +107,7 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.rng.set_state(state["rng"].cpu())
         self.epochs_done = state["epochs_done"]
+        self.members = max(self.members, state.get("members", 1))
 
 
 def _optimizer(model: nn.Module, train: TrainConfig) -> Optimizer:

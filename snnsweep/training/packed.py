@@ -105,6 +105,8 @@ class Pack:
         A member that diverged touches no other one; it may be dropped.
         """
         self._optimizer.take_rates()
+        for trainer in self.trainers:
+            trainer.members = max(trainer.members, len(self.trainers))
         losses = torch.stack([self.step(x, y) for x, y in self._batches()]).mean(0)
         self.write_back()
         return [_ended(trainer, loss) for trainer, loss in zip(self.trainers, losses.tolist(), strict=True)]
