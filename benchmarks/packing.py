@@ -11,7 +11,8 @@ rate and seed. A step is forward, backward and Adam. The images are random: what
 - operators of a step, views not counted; and how far the first logits are from the separate ones (0: bit for bit)
 
     python benchmarks/packing.py                                # all, some minutes on two quiet cores
-    python benchmarks/packing.py --nets eighth digits --members 2 8
+    python benchmarks/packing.py --nets eighth digits --members 2 8 --no-processes
+    python benchmarks/packing.py --drift 5                      # what becomes of rounding in five epochs of digits
 """
 
 import argparse
@@ -24,12 +25,11 @@ from typing import Any
 
 import torch
 from counters import dispatches
-from rich.table import Table
 from torch import Tensor
 
 from snnsweep import TrialConfig, data, models
+from snnsweep.evaluation import Evaluation
 from snnsweep.machine import hardware
-from snnsweep.terminal import out
 from snnsweep.training.loop import Trainer
 from snnsweep.training.packed import Pack
 
@@ -115,30 +115,31 @@ def tell(processes: list[Process], what: list[Any]) -> float:
     return sum(process.pipe.recv() for process in processes)
 
 
-def rounds_of(net: str, members: int, rounds: int, pool: list[Process]) -> dict[str, list[float]]:
-    """The ratios of every round, peer over pack."""
+def rounds_of(net: str, members: int, rounds: int, pool: list[Process]) -> list[str]:
+    """Peer over pack: in a row; processes by the wall and by CPU time, where there is a pool."""
     apart, together = [alone(net, member) for member in range(members)], packed(net, members)
-    crew = pool[:members]
-    tell(crew, [(net, member) for member in range(members)])
-    ratios: dict[str, list[float]] = {"row": [], "wall": [], "cpu": []}
+    crew, cores = pool[:members], len(os.sched_getaffinity(0))
+    tell(crew, [(net, member) for member in range(len(crew))])
+    ratios = []
     for one in (*apart, together, together):
         one()
     for _ in range(rounds):
-        torch.set_num_threads(1)
         in_a_row = timed(lambda: [one() for one in apart], time.process_time)
         pack_cpu = timed(together, time.process_time)
-        start = time.perf_counter()
-        crew_cpu = tell(crew, ["step"] * members)
-        crew_wall = time.perf_counter() - start
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-        pack_wall = timed(together, time.perf_counter)
-        for name, ratio in zip(ratios, (in_a_row / pack_cpu, crew_wall / pack_wall, crew_cpu / pack_cpu), strict=True):
-            ratios[name].append(ratio)
-    return ratios
+        found = [in_a_row / pack_cpu]
+        if crew:
+            start = time.perf_counter()
+            crew_cpu = tell(crew, ["step"] * members)
+            crew_wall = time.perf_counter() - start
+            torch.set_num_threads(cores)
+            found += [crew_wall / timed(together, time.perf_counter), crew_cpu / pack_cpu]
+            torch.set_num_threads(1)
+        ratios.append(found)
+    return [said(list(one)) for one in zip(*ratios, strict=True)]
 
 
 def said(ratios: list[float]) -> str:
-    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    low, middle, high = statistics.quantiles(ratios, n=4)
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
 
 
@@ -147,24 +148,50 @@ def main() -> None:
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
     parser.add_argument("--members", nargs="+", type=int, default=[1, 2, 4, 8])
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--no-processes", action="store_true")
+    parser.add_argument("--drift", type=int, metavar="EPOCHS")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    peers = ("in a row, CPU", "processes, wall", "processes, CPU")
-    table = Table("network", "K", *peers, "operators", "separate", "logits")
-    pool = [Process() for _ in range(max(given.members))]
+    if given.drift:
+        return drift(given.drift)
+    cores = len(os.sched_getaffinity(0))
+    print(f"peer over pack, {given.rounds} rounds; {hardware('cpu')}, {cores} cores, load {os.getloadavg()[0]:.0f}")
+    peers = ["in a row, CPU"] + ([] if given.no_processes else ["processes, wall", "processes, CPU"])
+    columns = ["network", "K", *peers, "operators", "of K trials", "logits differ by"]
+    print(row(columns), row(["---"] * len(columns)), sep="\n", flush=True)
+    pool = [] if given.no_processes else [Process() for _ in range(max(given.members))]
     for net in given.nets:
         one = operators(alone(net, 0))
         for members in given.members:
+            counts = [str(operators(packed(net, members))), str(members * one)]
             ratios = rounds_of(net, members, given.rounds, pool)
-            counts = str(operators(packed(net, members))), str(members * one)
-            cells = [said(ratios[name]) for name in ("row", "wall", "cpu")]
-            table.add_row(net, str(members), *cells, *counts, f"{parity(net, members):.1e}")
-        table.add_section()
+            print(row([net, str(members), *ratios, *counts, f"{parity(net, members):.1g}"]), flush=True)
     for process in pool:
         process.pipe.send(None)
-    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    table.title = f"peer over pack, {given.rounds} rounds; {hardware('cpu')}, {cores} cores, load {load:.0f}"
-    out.print(table)
+
+
+def drift(epochs: int) -> None:
+    """Four trials on digits, each alone and all in a pack: what rounding has become after some epochs."""
+    pairs = []
+    for member in range(4):
+        own = {"seed": member, "neuron.v_threshold": 0.7 + 0.2 * member, "train.lr": 3e-3 / (1 + member)}
+        config = TrialConfig.from_flat({**NETS["digits"], **own, "train.epochs": epochs, "device": "cpu"})
+        pairs.append((Evaluation(config), Evaluation(config)))
+    pack = Pack([together.trainer for _, together in pairs])
+    for _ in range(epochs):
+        outcomes = pack.epoch()
+    print(row(["member", "loss alone", "packed", "validation accuracy alone", "packed", "answers that differ"]))
+    print(row(["---"] * 6))
+    for member, ((alone, together), outcome) in enumerate(zip(pairs, outcomes, strict=True)):
+        losses = [alone.epoch()["train/loss"] for _ in range(epochs)][-1], outcome["train/loss"]
+        right = [one.measurement.correct() for one in (alone, together)]
+        shares = [float(one.double().mean()) for one in right]
+        differ = f"{int((right[0] != right[1]).sum())} of {len(right[0])}"
+        print(row([str(member), *(f"{one:.4f}" for one in (*losses, *shares)), differ]), flush=True)
+
+
+def row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ from snnsweep.result import Result
 STILL: dict[str, Any] = {
     "data.subset": 32,
     "data.batch_size": 32,
-    "encoder.time_steps": 2,
+    "encoder.time_steps": 1,
     "model.depth": 10,
     "model.width": 0.125,
     "train.epochs": 1,
     "train.optimizer": "sgd",
     "train.lr": 1e-30,
-    "attack.samples": 8,
+    "attack.samples": 4,
     "device": "cpu",
 }
 
