@@ -8,7 +8,8 @@ rate and seed. A step is forward, backward and Adam. The images are random: what
   rounds' ratios and their quartiles
 - processes: wall time of K processes, a step each at the same time on these cores, one thread each, over a pack's step
   with a thread for each core. Only worth reading on a quiet machine; beside it the ratio of their CPU times
-- operators of a step, views not counted; and how far the first logits are from the separate ones (0: bit for bit)
+- operators of a step, views not counted, with Adam as torch runs it on a CPU (one tensor after the other) and as on
+  CUDA (`foreach`); and how far the first logits are from the separate ones (0: bit for bit)
 
     python benchmarks/packing.py                                # all, some minutes on two quiet cores
     python benchmarks/packing.py --nets eighth digits --members 2 8 --no-processes
@@ -56,8 +57,9 @@ def trainer(net: str, member: int) -> tuple[Trainer, Tensor, Tensor]:
     return Trainer(models.build(config, spec).train(), config, data.Split((x * 255).byte(), y)), x, y
 
 
-def alone(net: str, member: int) -> Step:
+def alone(net: str, member: int, foreach: bool = False) -> Step:
     one, x, y = trainer(net, member)
+    one.optimizer.param_groups[0]["foreach"] = foreach or None
     return lambda: one.step(x, y)
 
 
@@ -157,13 +159,13 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     print(f"peer over pack, {given.rounds} rounds; {hardware('cpu')}, {cores} cores, load {os.getloadavg()[0]:.0f}")
     peers = ["in a row, CPU"] + ([] if given.no_processes else ["processes, wall", "processes, CPU"])
-    columns = ["network", "K", *peers, "operators", "of K trials", "logits differ by"]
+    columns = ["network", "K", *peers, "operators", "of K trials", "with foreach", "logits differ by"]
     print(row(columns), row(["---"] * len(columns)), sep="\n", flush=True)
     pool = [] if given.no_processes else [Process() for _ in range(max(given.members))]
     for net in given.nets:
-        one = operators(alone(net, 0))
+        one = operators(alone(net, 0)), operators(alone(net, 0, foreach=True))
         for members in given.members:
-            counts = [str(operators(packed(net, members))), str(members * one)]
+            counts = map(str, (operators(packed(net, members)), members * one[0], members * one[1]))
             ratios = rounds_of(net, members, given.rounds, pool)
             print(row([net, str(members), *ratios, *counts, f"{parity(net, members):.1g}"]), flush=True)
     for process in pool:
