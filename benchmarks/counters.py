@@ -33,23 +33,31 @@ def dispatches(fn: Callable[[], object]) -> int:
     return counting.operations
 
 
-def saved_bytes(fn: Callable[[], object], *, but: Callable[[Tensor], bool] = lambda tensor: False) -> int:
+def saved_bytes(
+    fn: Callable[[], object],
+    *,
+    but: Callable[[Tensor], bool] = lambda tensor: False,
+    pack: Callable[[Tensor], Tensor | tuple[Any, ...]] = lambda tensor: tensor,
+) -> int:
     """Bytes of the storages that fn() keeps for backward passes, each counted once.
 
     Args:
         but: tensors that do not count, such as parameters, which are there anyway.
+        pack: what is kept in a tensor's place; of a tuple its tensors count.
     """
     kept: dict[int, int] = {}
     held = []  # else the address of a freed storage could come again
 
-    def pack(tensor: Tensor) -> Tensor:
-        if not but(tensor):
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
-            held.append(storage)
+    def hold(tensor: Tensor) -> Tensor:
+        instead = () if but(tensor) else pack(tensor)
+        for one in instead if isinstance(instead, tuple) else (instead,):
+            if isinstance(one, Tensor):
+                storage = one.untyped_storage()
+                kept[storage.data_ptr()] = storage.nbytes()
+                held.append(storage)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
         fn()
     return sum(kept.values())
 

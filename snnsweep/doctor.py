@@ -41,6 +41,7 @@ def examine(storage: Path, data_dir: Path) -> Iterator[Finding]:
     yield (accelerator := _accelerator())
     if accelerator.mend:
         return  # without torch no data set can be asked
+    yield _neurons()
     for name in registry.datasets.names():
         yield _data(name, data_dir)
 
@@ -91,6 +92,12 @@ def _accelerator() -> Finding:
         return Finding("accelerator", f"none: trials run on the CPU ({torch.get_num_threads()} threads)")
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return Finding("accelerator", ", ".join(names))
+
+
+def _neurons() -> Finding:
+    from snnsweep.neurons import native
+
+    return Finding("neurons on the CPU", native.about())
 
 
 def _disk(storage: Path) -> Finding:

@@ -157,6 +157,8 @@ class TrainConfig(Group):
         schedule: of the learning rate: `cosine` to 0 at the last epoch, or `constant`.
         grad_clip: largest L2 norm of the whole gradient; None for no clipping.
         precision: of the training step alone; attacks and measurements run in fp32.
+        pack_spikes: keep spikes as bits between the forward and the backward pass: less memory for some time, the
+            same weights bit for bit.
     """
 
     objective: Annotated[str, name_in(registry.trainers)] = "natural"
@@ -177,6 +179,7 @@ class TrainConfig(Group):
     schedule: Literal["cosine", "constant"] = "cosine"
     grad_clip: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none)] = None
     precision: Literal["fp32", "bf16"] = "fp32"
+    pack_spikes: bool = False
 
 
 class ThreatConfig(Group):

@@ -16,6 +16,18 @@ class _PerStep(nn.Module):
 class Conv2d(_PerStep, nn.Conv2d):
     """[T, N, C, H, W] -> [T, N, C', H', W']."""
 
+    def forward(self, x: Tensor) -> Tensor:
+        if not self._unsafe(x):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float()).to(torch.bfloat16)
+
+    def _unsafe(self, x: Tensor) -> bool:
+        """On the CPU torch 2.11 leaves most of a strided bf16 convolution's weight gradient unwritten on 1x1 maps."""
+        if x.device.type != "cpu" or x.shape[-2:] != (1, 1) or 1 in (*self.stride, *self.kernel_size):
+            return False
+        return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
 
 class BatchNorm2d(_PerStep, nn.BatchNorm2d):
     """[T, N, C, H, W] -> the same shape."""

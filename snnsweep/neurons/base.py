@@ -71,24 +71,20 @@ class SpikingNeuron(nn.Module):
         """What all steps as one operation need; None where the loop has to serve.
 
         It has to wherever a part is not one that the operation knows by heart: a charge of a class's own or of a
-        gradient rule's, a surrogate that differs by step or is of no built-in family, noise; and under functorch and
-        torch.compile, which can follow the loop but no compiled kernel.
+        gradient rule's, a surrogate that differs by step or is of no built-in family, noise; and under torch.compile,
+        which can follow the loop but no compiled kernel.
         """
         kind, base, equation, surrogate = type(self), SpikingNeuron, self._equation, self.surrogate
         own = (kind.charge, kind.surrogate_at) != (base.charge, base.surrogate_at)
         ruled = not {"charge", "surrogate_at"}.isdisjoint(vars(self))
-        followed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-        if equation is None or own or ruled or followed or self.noise or not isinstance(surrogate, partial):
+        if equation is None or own or ruled or self.noise or torch.compiler.is_compiling():
             return None
-        family, alpha = surrogate.func, surrogate.keywords.get("alpha")
-        if (
-            family not in FAMILIES
-            or surrogate.args
-            or len(surrogate.keywords) != 1
-            or not isinstance(alpha, float | int)
-        ):
+        if not isinstance(surrogate, partial) or surrogate.func not in FAMILIES or surrogate.args:
             return None
-        return Dynamics(equation, self.reset == "hard", self.detach_reset, family, alpha)
+        alpha = surrogate.keywords.get("alpha")
+        if len(surrogate.keywords) != 1 or not isinstance(alpha, float | int):
+            return None
+        return Dynamics(equation, self.reset == "hard", self.detach_reset, surrogate.func, alpha)
 
     def _charged(self, v: Tensor, x: Tensor) -> Tensor:
         return self._disturbed(self.charge(v, x))

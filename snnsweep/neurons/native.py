@@ -207,7 +207,7 @@ def _check(kernel: Kernel) -> None:
         layer.grad, layer.out = grad.data_ptr(), found.data_ptr()
         _run(kernel, layer)
         if not (torch.equal(out, expected) and torch.allclose(found, slope, rtol=1e-4, atol=1e-4)):
-            raise ValueError("what the compiler made is not equal to torch's operations")
+            raise ValueError("what the compiler made is not equal to the loop")
 
 
 def _fire(t: int, u: Tensor, surrogate: Callable[[Tensor], Tensor]) -> Tensor:

@@ -1,6 +1,7 @@
 """The plain training loop, an epoch at a time, so that whoever drives it can report, checkpoint or stop in between."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from snnsweep.config import TrainConfig, TrialConfig
 from snnsweep.data import Split, batches
 from snnsweep.errors import Diverged
 from snnsweep.registry import trainers
+from snnsweep.training.packing import packing
 
 
 class Trainer:
@@ -78,7 +80,9 @@ class Trainer:
 
     def _backward(self, x: Tensor, y: Tensor, share: float) -> Tensor:
         """The gradient of a part of a batch, by its share; its share of the loss."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16"):
+        train = self.config.train
+        kept = packing() if train.pack_spikes else nullcontext()
+        with kept, torch.autocast(x.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
             loss = self.objective(self.model, x, y, self.config, self.rng) * share
         loss.backward()
         return loss.detach().float()

@@ -229,3 +229,18 @@ def test_twin_of_event_data_keeps_its_frames(monkeypatch: pytest.MonkeyPatch) ->
     assert (config.neuron.name, config.encoder.name, config.encoder.time_steps) == ("relu", "frames", 5)
     ann = models.build(config).eval()
     assert ann(torch.rand(2, 5, 2, 8, 8)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (7, 2), (3, 1), (1, 2)])
+def test_bf16_weight_gradient_on_maps_of_one_pixel(kernel: int, stride: int) -> None:
+    """Only the kernel's middle ever sees the pixel: every other gradient is 0, whatever lay in memory before."""
+    conv, x = Conv2d(4, 8, kernel, stride, padding=kernel // 2, bias=False), torch.randn(3, 2, 4, 1, 1)
+    for _ in range(20):
+        torch.full_like(conv.weight, 1e9, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = conv(x)
+    assert out.dtype == torch.bfloat16
+    (grad,) = torch.autograd.grad(out.float().sum(), conv.weight)
+    expected = torch.zeros_like(grad)
+    expected[:, :, kernel // 2, kernel // 2] = x.sum((0, 1)).flatten()
+    torch.testing.assert_close(grad, expected, rtol=0.02, atol=0.05)
