@@ -6,6 +6,13 @@ from torch import Tensor, nn
 from snnsweep.config import ImageSpec
 
 
+def unwritten(x: Tensor, stride: tuple[int, ...], kernel_size: tuple[int, ...]) -> bool:
+    """On the CPU torch 2.11 leaves most of a strided bf16 convolution's weight gradient unwritten on 1x1 maps."""
+    if x.device.type != "cpu" or x.shape[-2:] != (1, 1) or 1 in (*stride, *kernel_size):
+        return False
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
 class _PerStep(nn.Module):
     """Runs the layer class that follows it among the bases on [T * N, ...], so that batch statistics are over T * N."""
 
@@ -17,16 +24,10 @@ class Conv2d(_PerStep, nn.Conv2d):
     """[T, N, C, H, W] -> [T, N, C', H', W']."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self._unsafe(x):
+        if not unwritten(x, self.stride, self.kernel_size):
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
             return super().forward(x.float()).to(torch.bfloat16)
-
-    def _unsafe(self, x: Tensor) -> bool:
-        """On the CPU torch 2.11 leaves most of a strided bf16 convolution's weight gradient unwritten on 1x1 maps."""
-        if x.device.type != "cpu" or x.shape[-2:] != (1, 1) or 1 in (*self.stride, *self.kernel_size):
-            return False
-        return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 class BatchNorm2d(_PerStep, nn.BatchNorm2d):

@@ -45,9 +45,15 @@ class Conv(PackedLayer):
 
     def __init__(self, members: Sequence[nn.Conv2d]):
         super().__init__(members)
-        self.stride, self.padding = members[0].stride, members[0].padding
+        self.stride, self.padding, self.kernel_size = members[0].stride, members[0].padding, members[0].kernel_size
 
     def forward(self, x: Tensor) -> Tensor:
+        if not base.unwritten(x, self.stride, self.kernel_size):
+            return self._convolved(x)
+        with torch.autocast("cpu", enabled=False):
+            return self._convolved(x.float()).to(torch.bfloat16)
+
+    def _convolved(self, x: Tensor) -> Tensor:
         weight = self.weight.flatten(0, 1)
         out = conv2d(x.flatten(0, 1), weight, None, self.stride, self.padding, groups=self.members)
         return out.unflatten(0, x.shape[:2])

@@ -7,6 +7,7 @@ trainers, to be measured, attacked, saved, resumed, or taken out.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from snnsweep.models.packed import PackedModel, unknown_part
 from snnsweep.training.loop import Trainer
 from snnsweep.training.packed_losses import LOSSES
 from snnsweep.training.packed_optimizer import optimizer_of
+from snnsweep.training.packing import packing
 
 OBJECTIVE = "natural"
 # What members may have of their own. The rest has to be one, for it decides the shapes or the operations.
@@ -124,9 +126,11 @@ class Pack:
         Returns:
             The losses [K].
         """
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16"):
+        train = self.config.train
+        kept = packing() if train.pack_spikes else nullcontext()
+        with kept, torch.autocast(x.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
             steps = self.model.forward_steps(x).float()
-            losses = LOSSES[self.config.train.loss](steps, y, [trainer.config for trainer in self.trainers])
+            losses = LOSSES[train.loss](steps, y, [trainer.config for trainer in self.trainers])
         self._optimizer.step(torch.autograd.grad(losses.sum(), self._parameters))
         return losses.detach()
 

@@ -115,6 +115,20 @@ def test_training_steps_are_those_of_separate_trainers(own: dict[str, Any]) -> N
             assert torch.allclose(mine[name], theirs[name], rtol=1e-9, atol=1e-11), name
 
 
+def test_a_step_in_bf16_with_spikes_kept_as_bits() -> None:
+    own = {"train.precision": "bf16", "train.pack_spikes": True, "train.optimizer": "sgd"}
+    alone, packed = pair(2, **own)
+    x, y = batches(alone)[0]
+    pack = Pack(packed)
+    pack.step(x, y)
+    pack.write_back()
+    for k, one in enumerate(alone):
+        one.model.train()
+        one.step(x[k], y[k])
+        mine, theirs = tensors(one), tensors(packed[k])
+        assert all(torch.allclose(mine[name], theirs[name], rtol=1e-3, atol=1e-5) for name in mine)
+
+
 def test_epochs_of_members_that_stand_at_different_ones() -> None:
     alone, packed = pair(2, torch.float64)
     for one in (alone[0], packed[0]):
