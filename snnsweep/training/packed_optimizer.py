@@ -34,6 +34,9 @@ class StackedOptimizer:
         self.clips = any(clip is not None for clip in clips)
         self.largest = self._column([math.inf if clip is None else clip for clip in clips])
         self.state = {slot: torch.stack([self._row(trainer, slot) for trainer in trainers]) for slot in self.slots}
+        # Kept from step to step: to get such large pieces of memory anew costs more than what is computed in them.
+        size = (len(trainers), sum(self.sizes))
+        self.scratch = [self.parameters[0].new_empty(size) for _ in range(3)]
         self.take_rates()
 
     def take_rates(self) -> None:
@@ -42,11 +45,12 @@ class StackedOptimizer:
 
     def step(self, grads: Sequence[Tensor]) -> None:
         """One step, of gradients in the parameters' order and shapes."""
-        grad = torch.cat([one.reshape(len(one), -1) for one in grads], 1)
+        grad, spare, _ = self.scratch
+        torch.cat([one.reshape(len(one), -1) for one in grads], 1, out=grad)
         if self.clips:  # as nn.utils.clip_grad_norm_
             grad *= (self.largest / (grad.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1)
         if self.decays:
-            grad.addcmul_(torch.cat(self.parameters, 1), self.weight_decay)
+            grad.addcmul_(torch.cat(self.parameters, 1, out=spare), self.weight_decay)
         torch._foreach_add_(self.parameters, list(self._update(grad).split(self.sizes, 1)))
 
     def _update(self, grad: Tensor) -> Tensor:
@@ -95,7 +99,9 @@ class StackedAdam(StackedOptimizer):
         square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         rate = (self.rate / (1 - beta1**self.steps)).to(grad.dtype)
         spread = (1 - beta2**self.steps).sqrt().to(grad.dtype)
-        return (mean * -rate).div_((square.sqrt() / spread).add_(self.eps))
+        _, change, scale = self.scratch
+        torch.sqrt(square, out=scale).div_(spread).add_(self.eps)
+        return torch.mul(mean, -rate, out=change).div_(scale)
 
     def write_back(self, trainers: Sequence[Trainer]) -> None:
         super().write_back(trainers)
@@ -118,7 +124,8 @@ class StackedSGD(StackedOptimizer):
 
     def _update(self, grad: Tensor) -> Tensor:
         (momentum,) = self.state.values()
-        return momentum.mul_(self.momentum).add_(grad) * -self.rate.to(grad.dtype)
+        momentum.mul_(self.momentum).add_(grad)
+        return torch.mul(momentum, -self.rate.to(grad.dtype), out=self.scratch[1])
 
 
 def optimizer_of(trainers: Sequence[Trainer], parameters: Sequence[Tensor]) -> StackedOptimizer:
