@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from snnsweep.results.store import load_results
     from snnsweep.sweep.launch import Sweep
     from snnsweep.sweep.resume import ResumedSweep
+    from snnsweep.together import evaluate_many
 
 __version__ = "0.1.0"
-__all__ = ["OBJECTIVES", "Result", "ResumedSweep", "Sweep", "TrialConfig", "evaluate", "front", "load_results"]
+__all__ = ["OBJECTIVES", "Result", "ResumedSweep", "Sweep", "TrialConfig", "evaluate", "evaluate_many", "front"]
+__all__ += ["load_results"]
 
 _HOMES = {
     "OBJECTIVES": "result",
@@ -27,6 +29,7 @@ _HOMES = {
     "Sweep": "sweep.launch",
     "TrialConfig": "config",
     "evaluate": "evaluation",
+    "evaluate_many": "together",
     "front": "results.front",
     "load_results": "results.store",
 }

@@ -48,19 +48,26 @@ class Evaluation:
 
     Args:
         parts: in so many a batch goes through the network, one after the other, where its memory does not suffice.
+        shared: this config's data, on its device, where another trial has loaded them.
 
     Attributes:
         history: one dict of metrics for each epoch trained.
         notes: of the driver's, on how it came about; among the result's warnings.
     """
 
-    def __init__(self, config: TrialConfig, data_dir: Path | str | None = None, parts: int = 1):
+    def __init__(
+        self,
+        config: TrialConfig,
+        data_dir: Path | str | None = None,
+        parts: int = 1,
+        shared: data.Data | None = None,
+    ):
         torch.manual_seed(config.seed)
         self.config = config
         self.device = device_of(config.device)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.data = data.load(config, self.device, Path(data_dir) if data_dir else None)
+        self.data = shared or data.load(config, self.device, Path(data_dir) if data_dir else None)
         self.model = models.build(config, self.data.spec).to(self.device)
         self.measurement = Measurement(self.model, config, self.data)
         self.trainer = Trainer(self.model, config, self.data.train)
@@ -80,7 +87,11 @@ class Evaluation:
         """
         start = time.perf_counter()
         metrics = self.trainer.epoch()
-        metrics["time/epoch_s"] = time.perf_counter() - start
+        return self.after_epoch(metrics, time.perf_counter() - start)
+
+    def after_epoch(self, metrics: dict[str, float], seconds: float) -> dict[str, float]:
+        """What `epoch` makes of the trainer's metrics, where a pack has trained it, in so many seconds."""
+        metrics["time/epoch_s"] = seconds
         metrics["clean_accuracy"] = float(self.measurement.correct().double().mean())
         self.history.append(metrics)
         return metrics
@@ -125,9 +136,10 @@ class Evaluation:
         )
 
     def _warnings(self) -> list[str]:
-        parts = self.trainer.parts
-        said = f"memory ran out: each batch went through in {parts} parts, of which batch norm saw one at a time"
-        return [*self.notes, *([said] if parts > 1 else [])]
+        parts, members = self.trainer.parts, self.trainer.members
+        divided = f"memory ran out: each batch went through in {parts} parts, of which batch norm saw one at a time"
+        packed = f"trained in a pack of up to {members} trials: alone it would differ by rounding, and what comes of it"
+        return [*self.notes, *(said for said, holds in ((divided, parts > 1), (packed, members > 1)) if holds)]
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and strings only, so that `torch.load(weights_only=True)` reads it."""

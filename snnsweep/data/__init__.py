@@ -13,7 +13,7 @@ in a few words what is there, for a set that takes long to read.
 `python -m snnsweep.data NAME --data-dir FOLDER` downloads one that is built in, or says where it is to be had.
 """
 
-from snnsweep.data.batches import batches, crop, flip
+from snnsweep.data.batches import batches, batches_of_many, crop, flip
 from snnsweep.data.sets import Arrays
 from snnsweep.data.splits import (
     Data,
@@ -33,8 +33,19 @@ from snnsweep.registry import datasets
 
 register, get, names = datasets.register, datasets.get, datasets.names
 
-__all__ = ["Arrays", "Data", "Source", "Split", "batches", "crop", "default_folder", "flip", "forget", "get"]
-__all__ += ["instance", "load", "names", "present", "provide", "read", "register", "source", "spec"]
+__all__ = [
+    "Arrays",
+    "Data",
+    "Source",
+    "Split",
+    "batches",
+    "batches_of_many",
+    "crop",
+    "default_folder",
+    "flip",
+    "forget",
+]
+__all__ += ["get", "instance", "load", "names", "present", "provide", "read", "register", "source", "spec"]
 
 from snnsweep.data import events as _events  # noqa: E402, F401  registers itself, as the next one does
 from snnsweep.data import own as _own  # noqa: E402, F401

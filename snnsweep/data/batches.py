@@ -1,12 +1,35 @@
 """Training batches: random order and augmentation, on the split's device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from snnsweep.data.splits import Split
+
+
+class Draws(NamedTuple):
+    """What chance decides of an epoch, each int64 or bool [N] of N places: the image, whether it is mirrored, its crop.
+
+    All is drawn whatever the augmentation, so that one seed gives one order of images.
+    """
+
+    order: Tensor
+    mirrored: Tensor
+    top: Tensor
+    left: Tensor
+
+    @classmethod
+    def of(cls, split: Split, rng: torch.Generator) -> "Draws":
+        """Args:
+        rng: a generator on the CPU whatever the split's device, so that every device sees the same images.
+        """
+        count, (height, width), device = len(split), split.x.shape[-2:], split.x.device
+        order, mirrored = torch.randperm(count, generator=rng), torch.rand(count, generator=rng) < 0.5
+        top, left = (torch.randint(2 * (side // 8) + 1, (count,), generator=rng) for side in (height, width))
+        return cls(*(drawn.to(device) for drawn in (order, mirrored, top, left)))
 
 
 def batches(split: Split, batch_size: int, rng: torch.Generator, augment: str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -16,25 +39,36 @@ def batches(split: Split, batch_size: int, rng: torch.Generator, augment: str) -
     it is the only one or `batch_size` is 1.
 
     Args:
-        rng: a generator on the CPU whatever the split's device, so that every device sees the same images.
+        rng: as in `Draws.of`.
         augment: `none`, `flip` (horizontally, with probability 1/2), `crop` (see `crop`) or `flip+crop`.
 
     Yields:
         x float32 [n, C, H, W], or [n, T, C, H, W] of event frames, in [0, 1] and y int64 [n].
     """
-    count, (height, width), device = len(split), split.x.shape[-2:], split.x.device
-    order = torch.randperm(count, generator=rng).to(device)
-    mirrored = (torch.rand(count, generator=rng) < 0.5).to(device)
-    top, left = (torch.randint(2 * (side // 8) + 1, (count,), generator=rng).to(device) for side in (height, width))
+    for x, y in batches_of_many(split, batch_size, [rng], augment):
+        yield x[0], y[0]
+
+
+def batches_of_many(
+    split: Split, batch_size: int, rngs: Sequence[torch.Generator], augment: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch for each of K generators, side by side: entry k of every batch is what `batches` gives for rngs[k].
+
+    Yields:
+        x [K, n, ...] and y [K, n], otherwise as in `batches`.
+    """
+    count = len(split)
+    draws = Draws(*map(torch.stack, zip(*(Draws.of(split, rng) for rng in rngs), strict=True)))
     single = count > 1 and count % batch_size == 1
     for start in range(0, count - single, batch_size):
-        index = order[start : start + batch_size]
-        x = split.x[index]
+        of_batch = Draws(*(drawn[:, start : start + batch_size].flatten() for drawn in draws))
+        x = split.x[of_batch.order]
         if "flip" in augment:
-            x = flip(x, mirrored[index])
+            x = flip(x, of_batch.mirrored)
         if "crop" in augment:
-            x = crop(x, top[index], left[index])
-        yield x.float() / 255, split.y[index]
+            x = crop(x, of_batch.top, of_batch.left)
+        each = (len(rngs), -1)
+        yield (x.float() / 255).unflatten(0, each), split.y[of_batch.order].unflatten(0, each)
 
 
 def flip(x: Tensor, mirrored: Tensor) -> Tensor:

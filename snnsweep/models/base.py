@@ -26,6 +26,13 @@ def once(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return steps
 
 
+def unwritten(x: Tensor, stride: tuple[int, ...], kernel_size: tuple[int, ...]) -> bool:
+    """On the CPU torch 2.11 leaves most of a strided bf16 convolution's weight gradient unwritten on 1x1 maps."""
+    if x.device.type != "cpu" or x.shape[-2:] != (1, 1) or 1 in (*stride, *kernel_size):
+        return False
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
 class _PerStep(nn.Module):
     """Runs the layer class that follows it among the bases on [T * N, ...], so that batch statistics are over T * N.
 
@@ -47,19 +54,13 @@ class Conv2d(_PerStep, nn.Conv2d):
     """[T, N, C, H, W] -> [T, N, C', H', W']."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self._unsafe(x):
+        if not unwritten(x, self.stride, self.kernel_size):
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
             return super().forward(x.float()).to(torch.bfloat16)
 
     def _steps(self, x: Tensor) -> Tensor:
         return convolve(self, x.flatten(0, 1)).unflatten(0, x.shape[:2])
-
-    def _unsafe(self, x: Tensor) -> bool:
-        """On the CPU torch 2.11 leaves most of a strided bf16 convolution's weight gradient unwritten on 1x1 maps."""
-        if x.device.type != "cpu" or x.shape[-2:] != (1, 1) or 1 in (*self.stride, *self.kernel_size):
-            return False
-        return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 class BatchNorm2d(_PerStep, nn.BatchNorm2d):

@@ -19,10 +19,8 @@ import torch
 from torch import Tensor
 
 from snnsweep.neurons import native
-from snnsweep.neurons.steps import Dynamics, integrate, leak, leak_times, membrane_dtype, unrolled
+from snnsweep.neurons.steps import Dynamics, Number, integrate, leak, leak_times, membrane_dtype, unrolled
 from snnsweep.neurons.surrogates import Heaviside
-
-Number = Tensor | float  # a tensor of one element where it is learned
 
 
 def spikes(x: Tensor, threshold: Number, rate: Number, dynamics: Dynamics) -> Tensor:
@@ -37,7 +35,7 @@ class _Spikes(torch.autograd.Function):
         ctx.numbers = [None if isinstance(number, Tensor) else number for number in (threshold, rate)]
         ctx.save_for_backward(x, *(number for number in (threshold, rate) if isinstance(number, Tensor)))
         if native.takes(x):
-            return native.spikes(x, float(threshold), float(rate), dynamics)
+            return native.spikes(x, threshold, rate, dynamics)
         return (_membranes(x, threshold, rate, dynamics) - threshold).ge_(0).to(x.dtype)
 
     @staticmethod
@@ -48,15 +46,25 @@ class _Spikes(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph
             found = _differentiable(x, threshold, rate, ctx.dynamics, grad, wanted)
         elif native.takes(x):
-            gx, *sums = native.gradient(x, grad, float(threshold), float(rate), ctx.dynamics, wanted[1:])
+            gx, *sums = native.gradient(x, grad, threshold, rate, ctx.dynamics, wanted[1:])
             found = (gx, *(_like(a, b) for a, b in zip(sums, (threshold, rate), strict=True)))
         else:
             found = _gradient(x, threshold, rate, ctx.dynamics, grad, wanted)
         return *(one if want else None for one, want in zip(found, wanted, strict=True)), None
 
 
-def _like(total: float, number: Number) -> Tensor | None:
-    return torch.full_like(number, total) if isinstance(number, Tensor) else None
+def _like(totals: list[float], number: Number) -> Tensor | None:
+    return number.new_tensor(totals).view_as(number) if isinstance(number, Tensor) else None
+
+
+def _total(each: Tensor, number: Number) -> Tensor:
+    """Summed to the shape of what it is a gradient of."""
+    return each.sum_to_size(number.shape) if isinstance(number, Tensor) else each.sum()
+
+
+def _surrogate(dynamics: Dynamics, u: Tensor) -> Tensor:
+    alpha = dynamics.alpha
+    return dynamics.family(u, alpha=alpha.to(u.dtype) if isinstance(alpha, Tensor) else alpha)
 
 
 def _membranes(x: Tensor, threshold: Number, rate: Number, dynamics: Dynamics) -> Tensor:
@@ -84,23 +92,23 @@ def _gradient(
     """
     h = _membranes(x, threshold, rate, dynamics)
     u = h - threshold
-    g, quiet = dynamics.family(u, alpha=dynamics.alpha), u.lt_(0)
+    g, quiet = _surrogate(dynamics, u), u.lt_(0)
     taken: Number = h if dynamics.hard else threshold  # by a spike, off the membrane
     leaks = {integrate: lambda: 1.0, leak: lambda: 1 - 1 / rate, leak_times: lambda: 1 - rate}[dynamics.charge]()
     carry = (quiet if dynamics.hard else 1.0) - (0.0 if dynamics.detach else taken * g)
     carry = torch.as_tensor(carry * leaks, dtype=h.dtype).expand_as(h)
     gh = grad * g
-    direct = gh.sum()
+    direct = _total(gh, threshold)
     for t in reversed(range(len(x) - 1)):
         gh[t].addcmul_(gh[t + 1], carry[t])
     of_rate = of_threshold = None
     if wanted[2]:
         before = torch.cat([torch.zeros_like(h[:1]), _after(h[:-1], threshold, dynamics)])
-        of_rate = (gh * (x - before)).sum()
+        of_rate = _total(gh * (x - before), rate)
     if wanted[1]:
         gv = gh[1:] * leaks
-        of_reset = 0.0 if dynamics.detach else (gv * (taken * g)[:-1]).sum()
-        of_threshold = of_reset - direct - (0.0 if dynamics.hard else (gv * (1 - quiet[:-1])).sum())
+        of_reset = 0.0 if dynamics.detach else _total(gv * (taken * g)[:-1], threshold)
+        of_threshold = of_reset - direct - (0.0 if dynamics.hard else _total(gv * (1 - quiet[:-1]), threshold))
     return _through_charge(gh, rate, dynamics).to(x.dtype), of_threshold, of_rate
 
 
@@ -114,7 +122,7 @@ def _differentiable(
     x: Tensor, threshold: Number, rate: Number, dynamics: Dynamics, grad: Tensor, wanted: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
     """As `_gradient`, by the loop, and differentiable itself."""
-    surrogate = partial(dynamics.family, alpha=dynamics.alpha)
+    surrogate = partial(_surrogate, dynamics)
     charge = partial(dynamics.charge, rate=rate)
     out = unrolled(x, charge, lambda t, u: Heaviside.apply(u, surrogate), threshold, dynamics.hard, dynamics.detach)
     inputs = [one for one, want in zip((x, threshold, rate), wanted, strict=True) if want and isinstance(one, Tensor)]

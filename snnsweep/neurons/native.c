@@ -2,7 +2,10 @@
 
    x, spikes and gradients are [steps][n], in float, or in bfloat16 where `bf16` is set; the membrane is in float.
    A block of neurons goes through all its steps while it lies in the cache. Every operation of the forward pass is the
-   one that torch does, in its order: compile without contraction to fused multiply-adds and without -ffast-math. */
+   one that torch does, in its order: compile without contraction to fused multiply-adds and without -ffast-math.
+
+   The n neurons of a step are [..][members][inner], and each member has constants of its own; a block lies within one
+   member. A plain layer is one member with all n. */
 
 #include <pthread.h>
 #include <stdint.h>
@@ -20,9 +23,11 @@ typedef struct {
     const void *x, *grad; /* grad: NULL in the forward pass */
     void *out;
     double *sums; /* [blocks][2]: dL/dthreshold and dL/drate of each block */
-    int64_t steps, n, block;
+    const float *thresholds, *rates; /* [members] */
+    const double *alphas;            /* [members] */
+    int64_t steps, n, members, inner, block;
     int32_t bf16, charge, hard, detach, family, of_threshold, of_rate;
-    float threshold, rate;
+    float threshold, rate; /* of the member at work */
     double alpha;
 } Layer;
 
@@ -204,7 +209,7 @@ static void through_charge(const Layer *l, float *restrict gh, float *restrict g
     for (int64_t j = 0; j < m; j++) gv[j] = gv[j] - gh[j];
 }
 
-static void gradient_of(const Layer *l, int64_t start, int64_t m, Rows r) {
+static void gradient_of(const Layer *l, int64_t start, int64_t m, Rows r, double *sums) {
     int64_t b = l->block;
     memset(r.v, 0, m * sizeof(float));
     for (int64_t t = 0; t < l->steps; t++) {
@@ -226,8 +231,8 @@ static void gradient_of(const Layer *l, int64_t start, int64_t m, Rows r) {
         through_charge(l, r.gh, r.gv, m);
         write_row(l, t, start, m, r.gh);
     }
-    l->sums[SUMS * (start / b)] = l->of_threshold ? total(r.of_threshold, m) : 0;
-    l->sums[SUMS * (start / b) + 1] = l->of_rate ? total(r.of_rate, m) : 0;
+    sums[0] = l->of_threshold ? total(r.of_threshold, m) : 0;
+    sums[1] = l->of_rate ? total(r.of_rate, m) : 0;
 }
 
 typedef struct {
@@ -236,25 +241,36 @@ typedef struct {
     int64_t first, last; /* blocks */
 } Share;
 
+/* Of the `inner` neurons of one member that lie side by side. */
+static int64_t blocks_of_a_run(const Layer *l) { return (l->inner + l->block - 1) / l->block; }
+
 static void *work(void *given) {
     Share *share = given;
-    const Layer *l = share->layer;
+    Layer own = *share->layer, *l = &own;
     Rows r = rows_in(share->space, l);
+    int64_t a_run = blocks_of_a_run(l);
     for (int64_t i = share->first; i < share->last; i++) {
-        int64_t start = i * l->block, m = l->n - start < l->block ? l->n - start : l->block;
-        (l->grad ? gradient_of : spikes_of)(l, start, m, r);
+        int64_t run = i / a_run, before = i % a_run * l->block, left = l->inner - before;
+        int64_t start = run * l->inner + before, m = left < l->block ? left : l->block, member = run % l->members;
+        l->threshold = l->thresholds[member];
+        l->rate = l->rates[member];
+        l->alpha = l->alphas[member];
+        if (l->grad)
+            gradient_of(l, start, m, r, l->sums + SUMS * i);
+        else
+            spikes_of(l, start, m, r);
     }
     return NULL;
 }
 
-/* 0, or 1 where memory ran out. `sums` [2] is summed block by block, however many threads there are. */
+/* 0, or 1 where memory ran out. `sums` [members][2] is summed block by block, however many threads there are. */
 int snnsweep_neurons(Layer layer, int32_t threads, double *sums) {
     Layer *l = &layer;
     int64_t most = l->steps * l->n / LEAST_WORK + 1;
     threads = threads < most ? threads : (int32_t)most;
     threads = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
     l->block = 8192 / (l->steps < 8 ? 8 : l->steps > 128 ? 128 : l->steps); /* some 32 KB of h, and no row below 64 */
-    int64_t blocks = (l->n + l->block - 1) / l->block, floats = rows_of(l->steps) * l->block;
+    int64_t a_run = blocks_of_a_run(l), blocks = l->n / l->inner * a_run, floats = rows_of(l->steps) * l->block;
     float *space = malloc(threads * floats * sizeof(float));
     l->sums = malloc((blocks + 1) * SUMS * sizeof(double));
     if (!space || !l->sums) {
@@ -273,9 +289,9 @@ int snnsweep_neurons(Layer layer, int32_t threads, double *sums) {
         if (!started[i]) work(&shares[i]);
     for (int i = 0; i < threads; i++)
         if (started[i]) pthread_join(ids[i], NULL);
-    sums[0] = sums[1] = 0;
+    memset(sums, 0, l->members * SUMS * sizeof(double));
     for (int64_t i = 0; l->grad && i < blocks; i++)
-        for (int k = 0; k < SUMS; k++) sums[k] += l->sums[SUMS * i + k];
+        for (int k = 0; k < SUMS; k++) sums[i / a_run % l->members * SUMS + k] += l->sums[SUMS * i + k];
     free(space);
     free(l->sums);
     return 0;

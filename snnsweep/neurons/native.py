@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnsweep.neurons.steps import CHARGES, Dynamics, unrolled
+from snnsweep.neurons.steps import CHARGES, Dynamics, Number, unrolled
 from snnsweep.neurons.surrogates import FAMILIES, Heaviside
 
 SOURCE = Path(__file__).with_name("native.c")
@@ -38,7 +38,8 @@ class _Layer(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("x", "grad", "out", "sums")),
-        *((name, ctypes.c_int64) for name in ("steps", "n", "block")),
+        *((name, ctypes.c_void_p) for name in ("thresholds", "rates", "alphas")),
+        *((name, ctypes.c_int64) for name in ("steps", "n", "members", "inner", "block")),
         *((name, ctypes.c_int32) for name in ("bf16", "charge", "hard", "detach", "family", "of_threshold", "of_rate")),
         *((name, ctypes.c_float) for name in ("threshold", "rate")),
         ("alpha", ctypes.c_double),
@@ -59,56 +60,75 @@ def about() -> str:
     return _found()[1]
 
 
-def spikes(x: Tensor, threshold: float, rate: float, dynamics: Dynamics) -> Tensor:
-    """As `fused.spikes`, of plain numbers."""
-    x = _dense(x)
+def spikes(x: Tensor, threshold: Number, rate: Number, dynamics: Dynamics) -> Tensor:
+    """As `fused.spikes`."""
+    x = _dense(x, members_of(threshold, rate, dynamics.alpha))
     out = torch.empty_like(x)
     _run(_loaded(), _layer(x, out, threshold, rate, dynamics))
     return out
 
 
 def gradient(
-    x: Tensor, grad: Tensor, threshold: float, rate: float, dynamics: Dynamics, wanted: tuple[bool, ...]
-) -> tuple[Tensor, float, float]:
-    """dL/dx of grad = dL/ds, and dL/dthreshold and dL/drate, each 0 unless it is wanted."""
-    x = _dense(x)
+    x: Tensor, grad: Tensor, threshold: Number, rate: Number, dynamics: Dynamics, wanted: tuple[bool, ...]
+) -> tuple[Tensor, list[float], list[float]]:
+    """dL/dx of grad = dL/ds, and dL/dthreshold and dL/drate of each member, all 0 unless they are wanted."""
+    x = _dense(x, members_of(threshold, rate, dynamics.alpha))
     out = torch.empty_like(x)
     if grad.dtype != x.dtype or grad.stride() != x.stride():
         grad = torch.empty_like(x).copy_(grad)
     layer = _layer(x, out, threshold, rate, dynamics)
     layer.grad = grad.data_ptr()
     layer.of_threshold, layer.of_rate = wanted
-    return out, *_run(_loaded(), layer)
+    sums = _run(_loaded(), layer)
+    return out, sums[::2], sums[1::2]
 
 
-def _dense(x: Tensor) -> Tensor:
-    """x with its steps one after the other, each without gaps; the order within a step (channels last) stays."""
+def members_of(*numbers: Number) -> int:
+    """How many members of a pack the numbers are of."""
+    return max(number.numel() if isinstance(number, Tensor) else 1 for number in numbers)
+
+
+def _dense(x: Tensor, members: int) -> Tensor:
+    """x with its steps one after the other, each without gaps; of a single member in any order (channels last)."""
+    if members > 1:
+        return x.contiguous()
     dense = torch.empty_like(x).stride() == x.stride() and (len(x) == 1 or x.stride(0) == x[0].numel())
     return x if dense else x.contiguous()
 
 
-def _layer(x: Tensor, out: Tensor, threshold: float, rate: float, dynamics: Dynamics) -> _Layer:
-    return _Layer(
+def _layer(x: Tensor, out: Tensor, threshold: Number, rate: Number, dynamics: Dynamics) -> _Layer:
+    members = members_of(threshold, rate, dynamics.alpha)
+    kinds = (ctypes.c_float, ctypes.c_float, ctypes.c_double)
+    numbers = [_each(number, members) for number in (threshold, rate, dynamics.alpha)]
+    kept = [(kind * members)(*values) for kind, values in zip(kinds, numbers, strict=True)]
+    layer = _Layer(
         x=x.data_ptr(),
         out=out.data_ptr(),
+        **dict(zip(("thresholds", "rates", "alphas"), map(ctypes.addressof, kept), strict=True)),
         steps=len(x),
         n=x[0].numel(),
+        members=members,
+        inner=max(1, x[0].numel() if members == 1 else x[0, 0, 0].numel()),
         bf16=x.dtype == torch.bfloat16,
         charge=CHARGES.index(dynamics.charge),
         hard=dynamics.hard,
         detach=dynamics.detach,
         family=FAMILIES.index(dynamics.family),
-        threshold=threshold,
-        rate=rate,
-        alpha=dynamics.alpha,
     )
+    layer.kept = kept  # as long as the addresses are wanted
+    return layer
 
 
-def _run(kernel: Kernel, layer: _Layer) -> tuple[float, float]:
-    sums = (ctypes.c_double * 2)()
+def _each(number: Number, members: int) -> list[float]:
+    values = number.flatten().tolist() if isinstance(number, Tensor) else [number]
+    return values * members if len(values) == 1 else values
+
+
+def _run(kernel: Kernel, layer: _Layer) -> list[float]:
+    sums = (ctypes.c_double * (2 * layer.members))()
     if kernel(layer, torch.get_num_threads(), sums):
         raise MemoryError("no memory for the neurons' membranes")
-    return sums[0], sums[1]
+    return list(sums)
 
 
 def _loaded() -> Kernel:

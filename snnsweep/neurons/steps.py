@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# One for a whole layer, or a tensor; of K members of a pack [K, 1, ...], beside currents [T, N, K, ...].
+Number = Tensor | float
 Charge = Callable[[Tensor, Tensor], Tensor]
 Fire = Callable[[int, Tensor], Tensor]  # step t (from 0) and u = h[t] - th -> its spikes
 
@@ -43,14 +45,14 @@ class Dynamics:
         charge: one of `CHARGES`.
         hard: the reset.
         detach: no gradient through the reset's spike.
-        family, alpha: the surrogate, one of `surrogates.FAMILIES`.
+        family, alpha: the surrogate, one of `surrogates.FAMILIES`; alphas of a pack's members in float64.
     """
 
     charge: Callable[..., Tensor]
     hard: bool
     detach: bool
     family: Callable[..., Tensor]
-    alpha: float
+    alpha: Number
 
 
 def reset(h: Tensor, spike: Tensor, threshold: Tensor | float, hard: bool) -> Tensor:

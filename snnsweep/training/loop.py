@@ -26,6 +26,7 @@ class Trainer:
         epochs_done: finished epochs.
         parts: in so many a batch goes through the network, one after the other; their gradients add up to the batch's,
             but batch norm sees a part at a time.
+        members: of the largest pack that trained it; 1 where it was always alone.
     """
 
     def __init__(self, model: nn.Module, config: TrialConfig, split: Split):
@@ -36,7 +37,7 @@ class Trainer:
         self.schedule = _schedule(self.optimizer, config.train)
         self.rng = torch.Generator().manual_seed(config.seed)
         self.epochs_done = 0
-        self.parts = 1
+        self.parts = self.members = 1
 
     def epoch(self) -> dict[str, float]:
         """Trains one epoch; the mean loss and the rate it ran with.
@@ -44,12 +45,20 @@ class Trainer:
         Raises:
             Diverged: a loss or a parameter is not finite.
         """
-        rate = self.optimizer.param_groups[0]["lr"]
         self.model.train()
         losses = []
         for x, y in batches(self.split, self.config.data.batch_size, self.rng, self.config.data.augment):
             losses.append(self.step(x, y))
-        loss = float(torch.stack(losses).mean())  # read once an epoch: a read per step would drain a GPU's queue
+        # read once an epoch: a read per step would drain a GPU's queue
+        return self.ended(float(torch.stack(losses).mean()))
+
+    def ended(self, loss: float) -> dict[str, float]:
+        """Counts an epoch that was trained, here or in a pack, with its mean loss; what `epoch` returns.
+
+        Raises:
+            Diverged: as `epoch`.
+        """
+        rate = self.optimizer.param_groups[0]["lr"]
         self.schedule.step()
         self._check_finite(loss)
         self.epochs_done += 1
@@ -95,6 +104,7 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "rng": self.rng.get_state(),
             "epochs_done": self.epochs_done,
+            "members": self.members,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -103,6 +113,7 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.rng.set_state(state["rng"].cpu())
         self.epochs_done = state["epochs_done"]
+        self.members = max(self.members, state.get("members", 1))
 
 
 def _optimizer(model: nn.Module, train: TrainConfig) -> Optimizer:
