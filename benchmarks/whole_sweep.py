@@ -235,11 +235,11 @@ def verdicts(ours: Mapping[str, Mapping[str, Any]], theirs: Mapping[str, Mapping
     both = {name: row for name, row in ended.items() if name in theirs}
     tops = {"ours": (best(both), both), "the script": (best(theirs), theirs)}
     same = len(set(tops["ours"][0]) & set(tops["the script"][0]))
-    yield f"{same} of the top {TOP} by final robust accuracy are the same, of {len(theirs)} that the script has run; "
-    yield f"by chance it would be {TOP * TOP / max(1, len(theirs)):.1f}"
+    chance = TOP * TOP / max(1, len(theirs))
+    yield f"{same} of the top {TOP} by final robust accuracy are the same, of {len(theirs)}; by chance {chance:.1f}"
     for name in ("robust_accuracy", "clean_accuracy"):
         tau = kendall_tau([both[trial][name] for trial in both], [theirs[trial][name] for trial in both])
-        yield f"Kendall's tau in {name}: {tau if tau is None else round(tau, 2)}, over {len(both)} that both trained whole"
+        yield f"Kendall's tau in {name}: {tau if tau is None else round(tau, 2)}, over {len(both)} trained whole"
     for who, (names, rows) in tops.items():
         yield f"best by {who}: " + ", ".join(f"{name} {rows[name]['robust_accuracy']:.3f}" for name in names)
 
