@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,11 +42,11 @@ def one_cluster():
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+def ended(tmp_path_factory: pytest.TempPathFactory, storage_in: Callable[[Path], Path]) -> Sweep:
     """Four trials, of which some were stopped at the rung."""
     folder = tmp_path_factory.mktemp("ended")
     (folder / "plain.py").write_text(RUNGS + PLAIN)
-    return Sweep(folder / "plain.py", 4, storage=folder / "sweeps", name="s", sampler="random").run()
+    return Sweep(folder / "plain.py", 4, storage=storage_in(folder), name="s", sampler="random").run()
 
 
 def study_of(folder: Path) -> optuna.Study:
@@ -143,7 +144,9 @@ def epochs_told(folder: Path) -> dict[str, int]:
     return found
 
 
-def test_an_interrupted_sweep_goes_on_where_its_trials_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupted_sweep_goes_on_where_its_trials_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage_in: Callable[[Path], Path]
+):
     """The sweep's own clock says that its time is over when a trial has trained two epochs, however fast they were."""
     (tmp_path / "plain.py").write_text(PLAIN.replace('"train.epochs": 2', '"train.epochs": 8'))
     clock = [1.0]
@@ -153,7 +156,7 @@ def test_an_interrupted_sweep_goes_on_where_its_trials_were(tmp_path: Path, monk
         if max(progress.running.values(), default=0) >= 2:
             clock[0] = 100.0
 
-    given = {"storage": tmp_path / "sweeps", "name": "s", "time_budget": 6, "listener": watch}
+    given = {"storage": storage_in(tmp_path), "name": "s", "time_budget": 6, "listener": watch}
     sweep = Sweep(tmp_path / "plain.py", 2, **given).run()
     rows = sweep.results()
     assert (sweep.status, sweep.unended, set(rows["cause"])) == ("out of time", True, {"the time budget ended"})
@@ -181,10 +184,10 @@ class Once(neurons.get("lif")):
 """
 
 
-def test_a_failed_trial_is_chosen_once_more_as_a_new_one(tmp_path: Path):
+def test_a_failed_trial_is_chosen_once_more_as_a_new_one(tmp_path: Path, storage_in: Callable[[Path], Path]):
     text = PLAIN.replace("FIXED = {", 'FIXED = {"neuron.name": "once", ')
     (tmp_path / "once.py").write_text(ONCE.replace("MARK", repr(str(tmp_path / "mark"))) + text)
-    sweep = Sweep(tmp_path / "once.py", 1, storage=tmp_path / "sweeps", name="s").run()
+    sweep = Sweep(tmp_path / "once.py", 1, storage=storage_in(tmp_path), name="s").run()
     assert sweep.results()["status"].tolist() == ["failed"]
     (tmp_path / "mark").touch()
     rows = ResumedSweep(sweep.folder, retry_failed=True).run().results()
