@@ -12,7 +12,7 @@ import torch
 from snnsweep import data
 from snnsweep.attacks import Threat, suites
 from snnsweep.config import TrialConfig
-from snnsweep.evaluation import Evaluation
+from snnsweep.evaluation import Evaluation, looked_at
 from snnsweep.metrics import probes, sparsity
 from snnsweep.sweep import footprint
 from snnsweep.sweep.preflight import space_works
@@ -56,9 +56,10 @@ def estimate(config: TrialConfig, data_dir: Path) -> Cost:
     probes_s = _seconds(lambda: probes.run(trial.model, x, answers, suite, threat, 0, few), trial.device)
     measure_s = _seconds(lambda: sparsity.measure(trial.model, x, answers, threat.space, few), trial.device)
     samples, validation_s = min(config.attack.samples, images), forward_s * images / few
+    look_s = forward_s * min(images, looked_at(len(split))) / few
     return Cost(
         parameters=sum(p.numel() for p in trial.model.parameters() if p.requires_grad),
-        train_s=config.train.epochs * (step_s * max(1, len(split) // batch) + validation_s),
+        train_s=config.train.epochs * (step_s * max(1, len(split) // batch) + look_s),
         attack_s=((suite_s + 2 * measure_s) * samples + probes_s * min(probes.PROBED, samples)) / few + validation_s,
     )
 

@@ -80,7 +80,7 @@ def confine(gpus: float) -> None:
 
 
 def exercise(config: TrialConfig, data_dir: Path) -> None:
-    """What a trial does, at its largest: one training step, two steps of each attack, each measurement, one batch each."""
+    """What a trial does, at its largest: a training step, two steps of each attack, each measurement, a batch each."""
     trial = Evaluation(config, data_dir)
     footprint.train(trial, config.data.batch_size)
     footprint.attack(trial, config.data.batch_size)
