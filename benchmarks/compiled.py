@@ -74,9 +74,8 @@ def main(depth: int, width: float, rounds: int) -> None:
             pairs.append((found[id(plain)], found[id(compiled)]))
     low, middle, high = statistics.quantiles([eager / fast for eager, fast in pairs], n=4, method="inclusive")
     gain = statistics.median(eager - fast for eager, fast in pairs)
-    table = Table(
-        "network", "eager step, ms", "eager / compiled", "quartiles", "compile, CPU s", "breaks", "pays after"
-    )
+    heads = ("network", "eager step, ms", "eager / compiled", "quartiles", "compile, CPU s", "graphs", "breaks", "pays")
+    table = Table(*heads)
     step_ms = f"{1000 * statistics.median(eager for eager, _ in pairs):.0f}"
     pays = f"after {compile_s / gain:,.0f} steps" if gain > 0 else "never"
     name = f"ResNet-{depth}, width {width:g}, T = {config.encoder.time_steps}, batch {config.data.batch_size}"
