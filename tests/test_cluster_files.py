@@ -400,7 +400,7 @@ def slurm(tmp_path: Path) -> Callable[..., "subprocess.Popen[str]"]:
         places = [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         environment |= {"PATH": ":".join(places), "SLURM_JOB_ID": str(job), "SLURM_JOB_NODELIST": "n1,n2"}
-        environment |= {"SLURM_CPUS_PER_TASK": "1", "SNNSWEEP_PATIENCE_S": "240"}
+        environment |= {"SLURM_CPUS_PER_TASK": "1", "SNNSWEEP_PATIENCE_S": "90"}
         command = ["bash", str(ROOT / "deploy" / "slurm.sbatch"), *words]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True)
@@ -422,7 +422,7 @@ def test_slurm_runs_a_sweep_or_goes_on_with_it(begun: bool, slurm: Any, tmp_path
         (tmp_path / "sweeps" / "mine").mkdir(parents=True)
         (tmp_path / "sweeps" / "mine" / "sweep.json").write_text("{}")
     batch = slurm(*SWEEP, job=3, ray=FAKE_RAY, snnsweep='echo "$@"; exit 3')
-    out, err = batch.communicate(timeout=240)
+    out, err = batch.communicate(timeout=60)
     assert batch.returncode == 3, err
     at = "--address 127.0.0.1:20003"
     assert out.strip() == (f"resume sweeps/mine {at}" if begun else f"run {' '.join(SWEEP)} {at}")
@@ -437,7 +437,7 @@ def test_slurm_runs_a_sweep_or_goes_on_with_it(begun: bool, slurm: Any, tmp_path
 
 def test_slurm_ends_when_a_node_does_not_start(slurm: Any, tmp_path: Path):
     batch = slurm(*SWEEP, job=4, ray='[ "$1" = status ] || { echo "no port" >&2; exit 1; }', snnsweep="echo ran")
-    out, err = batch.communicate(timeout=240)
+    out, err = batch.communicate(timeout=60)
     assert (batch.returncode, out) == (1, "")
     assert "no port" in err
     assert "a ray start ended" in err
@@ -449,7 +449,7 @@ def test_slurm_hands_its_signal_on_and_waits_for_the_snapshot(slurm: Any, tmp_pa
     batch = slurm(*SWEEP, job=5, ray=FAKE_RAY, snnsweep=driver)
     until((tmp_path / "up").exists)
     batch.send_signal(signal.SIGTERM)
-    batch.communicate(timeout=240)
+    batch.communicate(timeout=60)
     assert batch.returncode == 130
     assert (tmp_path / "snapshot").exists()
 
@@ -462,7 +462,7 @@ def test_run_or_resume_says_what_it_needs():
     assert "--storage is needed" in done.stderr
 
 
-def until(done: Callable[[], bool], patience_s: float = 240) -> None:
+def until(done: Callable[[], bool], patience_s: float = 60) -> None:
     end = time.monotonic() + patience_s
     while not done():
         assert time.monotonic() < end
@@ -481,7 +481,7 @@ def test_slurm_starts_a_real_ray_on_two_nodes(slurm: Any, tmp_path: Path):
     """srun and scontrol are imitated; `ray start`, the token and the waiting are real."""
     (tmp_path / "nodes.py").write_text(NODES)
     batch = slurm(*SWEEP, job=os.getpid(), hostname="echo 127.0.0.1", snnsweep=f'exec {sys.executable} nodes.py "$@"')
-    out, err = batch.communicate(timeout=480)
+    out, err = batch.communicate(timeout=180)
     assert batch.returncode == 0, err
     assert "nodes 2 cpus 2.0" in out, (out, err)
     until(lambda: not running(f"/tmp/ray_{os.getpid()}"))

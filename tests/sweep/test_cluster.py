@@ -107,7 +107,7 @@ def test_as_many_as_ray_places(cpus: int, gpus: float, count: int) -> None:
     assert slots(cpus, gpus, None) == count
     trials = [placement_group([{"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}]) for _ in range(count)]
     try:
-        placed, _ = ray.wait([trial.ready() for trial in trials], num_returns=count, timeout=240)
+        placed, _ = ray.wait([trial.ready() for trial in trials], num_returns=count, timeout=60)
         assert len(placed) == count
         more = placement_group([{"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}])
         trials.append(more)

@@ -219,7 +219,7 @@ def test_a_gpu_that_torch_does_not_see(one_gpu: None) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(SnnSweepError, match=r"reserves 1 GPU and was given GPU 0 on host .*, where torch .* sees 0"):
-        ray.get(ray.remote(num_gpus=1)(trial).remote(), timeout=240)
+        ray.get(ray.remote(num_gpus=1)(trial).remote(), timeout=120)
     with pytest.raises(SnnSweepError, match="was given none"):
         assigned_device(0.5)
 

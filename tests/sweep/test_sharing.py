@@ -73,7 +73,7 @@ def cluster() -> Iterator[None]:
 def on_each_node(task: Any, *arguments: Any) -> list[Any]:
     here = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes.alive()]
     remote = ray.remote(task)
-    return ray.get([remote.options(scheduling_strategy=node).remote(*arguments) for node in here], timeout=240)
+    return ray.get([remote.options(scheduling_strategy=node).remote(*arguments) for node in here], timeout=120)
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_references_reach_a_trainable_as_references(tmp_path: Path, space: Space
             return {"kinds": self.kinds}
 
     actor = ray.remote(num_cpus=0)(tune.with_parameters(Looks, shared=shared)).remote({})
-    assert ray.get(actor.train.remote(), timeout=240)["kinds"] == [("noted", "ObjectRef")]
+    assert ray.get(actor.train.remote(), timeout=120)["kinds"] == [("noted", "ObjectRef")]
 
 
 def test_a_set_that_nobody_has_is_missing_before_the_sweep(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ class Mortal(neurons.get("lif")):
 """
 
 
-def test_a_lost_worker_costs_no_trial(tmp_path: Path, storage_in: Callable[[Path], Path]):
+def test_a_lost_worker_costs_no_trial(tmp_path: Path):
     """The process is killed in the fourth epoch; the trial goes on from its checkpoint in another one."""
     mark = tmp_path / "killed"
     text = MORTAL.replace('os.environ["SNNSWEEP_TEST_MARK"]', repr(str(mark)))
@@ -161,7 +161,7 @@ def test_a_lost_worker_costs_no_trial(tmp_path: Path, storage_in: Callable[[Path
     def watch(progress: Progress) -> None:
         epochs.extend(progress.running.values())
 
-    sweep = Sweep(tmp_path / "mortal.py", 1, storage=storage_in(tmp_path), name="s", listener=watch).run()
+    sweep = Sweep(tmp_path / "mortal.py", 1, storage=tmp_path / "sweeps", name="s", listener=watch).run()
     assert mark.exists()
     assert sweep.results()[["status", "epochs"]].values.tolist() == [["finished", 5]]
     assert list(dict.fromkeys(epochs)) == [0, 1, 2, 3, 4, 5]
@@ -190,9 +190,9 @@ def test_the_front_can_be_looked_at_while_it_runs_and_no_git_is_needed(
     assert b"secret" not in (sweep.folder / "results.parquet").read_bytes()
 
 
-def test_a_time_budget_leaves_stopped_rows(tmp_path: Path, storage_in: Callable[[Path], Path]):
-    (tmp_path / "plain.py").write_text(PLAIN.replace('"train.epochs": 2', '"train.epochs": 5000'))
-    sweep = Sweep(tmp_path / "plain.py", 4, storage=storage_in(tmp_path), name="s", time_budget=3).run()
+def test_a_time_budget_leaves_stopped_rows(tmp_path: Path):
+    (tmp_path / "plain.py").write_text(PLAIN.replace('"train.epochs": 2', '"train.epochs": 500'))
+    sweep = Sweep(tmp_path / "plain.py", 4, storage=tmp_path / "sweeps", name="s", time_budget=8).run()
     rows = sweep.results()
     assert set(rows["status"]) == {"stopped"}
     assert set(rows["cause"]) == {"the time budget ended"}
@@ -206,11 +206,11 @@ def test_ctrl_c_leaves_a_sweep_that_can_be_looked_at(tmp_path: Path):
     command = [sys.executable, "-m", "snnsweep.cli", "run", "plain.py", "--trials", "6", "--name", "s"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         results = tmp_path / "sweeps" / "s" / "results.parquet"
-        deadline = time.time() + 300
+        deadline = time.time() + 120
         while not results.exists() and time.time() < deadline:
             time.sleep(0.2)
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=180)
+        out, err = running.communicate(timeout=90)
     assert running.returncode == 130, err
     assert "Traceback" not in err
     assert "The front" in out

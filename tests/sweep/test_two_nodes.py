@@ -41,7 +41,7 @@ note("execute")
 data.register("witness")(Witness)
 FIXED = {"data.name": "witness"}
 """
-PATIENCE_S = 240
+PATIENCE_S = 60
 
 
 def free_port() -> int:

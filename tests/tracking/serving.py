@@ -35,10 +35,10 @@ def server(
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
-        until = time.monotonic() + 240
+        until = time.monotonic() + 60
         while True:
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10).close()
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
                 break
             except (urllib.error.URLError, OSError):
                 over = process.poll() is not None or time.monotonic() > until
@@ -55,7 +55,7 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-    process.wait(timeout=60)
+    process.wait(timeout=10)
 
 
 class Relay:

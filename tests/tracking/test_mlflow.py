@@ -402,7 +402,7 @@ assert is_telemetry_disabled()
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PYTEST_", "CI"))}
     env["PYTHONPATH"] = str(Path(__file__).parents[2])
     command = [sys.executable, "-W", "ignore", "-c", program, f"sqlite:///{tmp_path / 'new.db'}"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not (tmp_path / "mlruns").exists()
 
@@ -422,5 +422,5 @@ def test_the_embedded_database_can_be_served(tracker: Tracker, embedded: tuple[s
     tracker.log_front([], {}, [tmp_path / "front.png"])
     with server(tmp_path, *embedded) as (uri, _):
         assert MlflowClient(tracking_uri=uri).get_run(sweep).info.run_name == "s"
-        with urllib.request.urlopen(f"{uri}/get-artifact?path=front.png&run_uuid={sweep}", timeout=120) as answer:
+        with urllib.request.urlopen(f"{uri}/get-artifact?path=front.png&run_uuid={sweep}", timeout=20) as answer:
             assert answer.read() == b"\x89PNG"

@@ -51,7 +51,7 @@ def spools() -> Iterator[Callable[..., Spool]]:
         spool.close(0)
 
 
-def soon(condition: Callable[[], object], patience_s: float = 120.0) -> None:
+def soon(condition: Callable[[], object], patience_s: float = 30.0) -> None:
     until = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < until, "it never came to that"
@@ -79,7 +79,7 @@ def test_a_sweep_is_told_by_and_by(
     spool.log_front(FRONT.iloc[:1], Figure(), [tmp_path / "results.parquet"], OBJECTIVES)
     spool.end_trial("t0", "finished", {"clean_accuracy": 0.5, "gone": float("nan")}, ["w"], "", 1, "suspect")
     spool.end_sweep("FINISHED")
-    assert spool.close(120) == 0
+    assert spool.close(30) == 0
     assert (spool.undelivered, spool.outage) == (0, "")
 
     runs = children(client, sweep)
@@ -176,7 +176,7 @@ def test_an_outage_in_the_middle_loses_nothing(
     relay.open()
     soon(lambda: spool.undelivered == 0)
     spool.end_sweep("FINISHED")
-    assert spool.close(120) == 0
+    assert spool.close(30) == 0
     relay.close()
     assert len(said) == 2
     assert "answers again" in said[1]
@@ -216,7 +216,7 @@ def test_a_server_that_is_killed_and_comes_again(
         soon(lambda: "Connection refused" in spool.outage)
         started = time.monotonic()
         assert spool.close(60) == 2
-        assert time.monotonic() - started < 30  # it does not wait for who is known to be away
+        assert time.monotonic() - started < 2
         with pytest.raises(UserError, match="2 of 2 calls"):
             sync(tmp_path / "sweep", Tracker(uri, "e"))
     with server(*place, port=int(uri.rpartition(":")[2])):
@@ -234,14 +234,6 @@ def test_nobody_waits_for_a_server_that_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spools: Callable[..., Spool]
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    asking: set[str] = set()
-    send = requests.Session.send
-
-    def noted(self: requests.Session, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        asking.add(threading.current_thread().name)
-        return send(self, request, **kwargs)
-
-    monkeypatch.setattr(requests.Session, "send", noted)
     with closing(socket.create_server(("127.0.0.1", 0))) as mute:  # accepts, and never answers
         said: list[str] = []
         spool = spools(tmp_path, Tracker(f"http://127.0.0.1:{mute.getsockname()[1]}", "e"), "0a", said.append)
@@ -249,30 +241,26 @@ def test_nobody_waits_for_a_server_that_is_silent(
         metrics = {f"metric/{i}": i / 7 for i in range(100)}
 
         def timed(call: Callable[..., None], *args: Any) -> None:
-            started = time.thread_time()  # of this thread's own work: the machine may be busy
+            started = time.perf_counter()
             call(*args)
-            took.append(time.thread_time() - started)
+            took.append(time.perf_counter() - started)
 
-        began = time.monotonic()
         for number in range(50):
             timed(spool.start_trial, f"t{number}", "t", {f"key.{i}": i for i in range(60)})
             for step in range(10):
                 timed(spool.log_epoch, f"t{number}", step, metrics)
             timed(spool.end_trial, f"t{number}", "finished", metrics, [], "", 9)
         assert median(took) < 0.002
-        assert sorted(took)[-30] < 0.02
-        under_way = time.monotonic() - began < 2  # the first try
-        assert spool.undelivered == 600
-        assert not under_way or said == []
+        assert sorted(took)[-30] < 0.02  # what is above it, another process on this machine may have had
+        assert (spool.undelivered, said) == (600, [])  # the first try is still under way
         started = time.monotonic()
         assert spool.close(60) == 600
-        assert time.monotonic() - started < 30  # a try, and not the whole patience
+        assert time.monotonic() - started < 5
         assert len(said) == 1
         assert "timed out" in said[0]
         started = time.monotonic()
         assert spool.close(60) == 600
-        assert time.monotonic() - started < 30
-        assert asking == {"snnsweep-mlflow"}
+        assert time.monotonic() - started < 2.5
 
 
 KILLED = """
@@ -301,20 +289,10 @@ def run(first, uri):
         spool.end_trial(f"t{number}", "finished", {"clean_accuracy": number / 7}, [], "", 3)
         said("end", number)
 
-def size(name):
-    return (folder / name).stat().st_size if (folder / name).exists() else 0
-
-def told():
-    return int((folder / "DELIVERED").read_text() or 0) if size("DELIVERED") else 0
-
 for i, seconds in enumerate(rounds):  # one import for all
-    served, said_before, told_before = i < len(rounds) - 1, size("said"), told()
     child = os.fork()
     if not child:
-        run(100000 * i, uri if served else "http://127.0.0.1:9")  # where nobody listens
-    until = time.monotonic() + 60
-    while time.monotonic() < until and (size("said") < said_before + 90 or (served and told() == told_before)):
-        time.sleep(0.01)
+        run(100000 * i, uri if i < len(rounds) - 1 else "http://127.0.0.1:9")  # where nobody listens
     time.sleep(float(seconds))
     os.kill(child, 9)
     os.waitpid(child, 0)
@@ -326,11 +304,10 @@ def test_kill_9_loses_nothing_and_makes_nothing_twice(
 ) -> None:
     sweep = tracker.start_sweep("s", {}, {}, "")
     (tmp_path / "said").touch()
-    seconds = [str(random.uniform(0.0, 0.4)) for _ in range(4)]
+    seconds = [str(random.uniform(0.3, 0.9)) for _ in range(4)]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    program = KILLED.replace("DELIVERED", DELIVERED)
-    command = [sys.executable, "-W", "ignore", "-c", program, embedded[0], sweep, str(tmp_path), *seconds]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, embedded[0], sweep, str(tmp_path), *seconds]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     said = [line.split() for line in (tmp_path / "said").read_text().splitlines()]
     assert len(said) > 20
@@ -372,7 +349,7 @@ def test_a_resumed_sweep_begins_without_its_server(
     before.end_trial("t0", "finished", {}, [], "")
     before.log_front(FRONT.iloc[1:], Figure(), [], OBJECTIVES)
     before.end_sweep("KILLED")
-    assert before.close(120) == 0
+    assert before.close(30) == 0
 
     after = spools(tmp_path, dead(), sweep)
     after.start_sweep("s", {"resumed": True}, {"trials": 3, "added": 1}, "")
@@ -380,7 +357,7 @@ def test_a_resumed_sweep_begins_without_its_server(
     after.log_epoch("t1", 1, {"loss": 1.0})
     after.log_front(FRONT.iloc[:1], Figure(), [], OBJECTIVES)
     soon(lambda: after.outage)
-    assert after.close(120) == 4
+    assert after.close(30) == 4
     assert {run.info.status for run in children(client, sweep).values()} == {"FINISHED", "KILLED"}
 
     assert sync(tmp_path, Tracker(embedded[0], "any", warn=pytest.fail), pytest.fail) == 4
@@ -427,7 +404,7 @@ def test_what_mlflow_will_never_take_holds_up_nothing(
     for step in range(3):
         spool.log_epoch("t0", step, {"loss": 1.0})
     spool.log_epoch("t1", 1, {"x" * 300: 1.0, "loss": 1.0})
-    assert spool.close(120) == 0
+    assert spool.close(10) == 0
     assert spool.outage == ""
     run = children(client, sweep)["t1"]
     assert (run.data.metrics, run.info.status) == ({"loss": 1.0}, "RUNNING")
@@ -467,7 +444,7 @@ def test_the_thread_lives_whatever_happens(
     (tmp_path / SPOOL).rmdir()
     hidden.rename(tmp_path / SPOOL)
     spool.log_epoch("t0", 3, {"loss": 0.25})
-    assert spool.close(120) == 0
+    assert spool.close(10) == 0
     points = history(client, children(client, sweep)["t0"])["loss"]
     assert [point[:2] for point in points] == [(1, 1.0), (2, 0.5), (3, 0.25)]
 
@@ -481,7 +458,7 @@ def test_close_waits_as_long_as_it_is_told(tracker: Tracker, tmp_path: Path, mon
         spool.log_epoch("t0", step, {})
     started = time.monotonic()
     assert spool.close(0.3) == 3
-    assert 0.25 < time.monotonic() - started < 8  # the call under way takes ten
+    assert 0.25 < time.monotonic() - started < 2
     free.set()
     soon(lambda: spool.undelivered == 2)  # the call that was under way
     time.sleep(0.1)
