@@ -15,6 +15,8 @@ from snnsweep.measurement import Gradients, Measurement
 from snnsweep.result import Result
 from snnsweep.training.loop import Trainer
 
+LOOKED_AT = 256  # validation images, at least, after each epoch
+
 
 def evaluate(
     config: TrialConfig, data_dir: Path | str | None = None, on_epoch: Callable[[dict[str, float]], None] | None = None
@@ -80,7 +82,7 @@ class Evaluation:
         return self.trainer.epochs_done >= self.config.train.epochs
 
     def epoch(self) -> dict[str, float]:
-        """Trains one epoch.
+        """Trains one epoch; `clean_accuracy` is over `looked_at` validation images, after the last one over all.
 
         Raises:
             Diverged: the loss or a parameter is not finite.
@@ -92,7 +94,8 @@ class Evaluation:
     def after_epoch(self, metrics: dict[str, float], seconds: float) -> dict[str, float]:
         """What `epoch` makes of the trainer's metrics, where a pack has trained it, in so many seconds."""
         metrics["time/epoch_s"] = seconds
-        metrics["clean_accuracy"] = float(self.measurement.correct().double().mean())
+        most = None if self.trained else looked_at(len(self.data.train))
+        metrics["clean_accuracy"] = float(self.measurement.correct(most).double().mean())
         self.history.append(metrics)
         return metrics
 
@@ -156,6 +159,15 @@ class Evaluation:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
         self._divide(max(self.trainer.parts, state["parts"]))
         self.notes = list(state.get("notes", ()))
+
+
+def looked_at(images: int) -> int:
+    """So many validation images at most are looked at after an epoch of that many training images.
+
+    A ninth: all of them after a whole training set. After a small part of a set (`data.subset`) looking at all would
+    take longer than the epoch.
+    """
+    return max(LOOKED_AT, -(-images // 9))
 
 
 def device_of(name: str) -> torch.device:

@@ -63,13 +63,13 @@ class Measurement:
         on_cpu = data.validation.y.device.type == "cpu"
         self.at_once = max(1, CPU_IMAGE_STEPS // config.encoder.time_steps) if on_cpu else None
 
-    def correct(self) -> Tensor:
-        """bool [n]: which validation images are classified right."""
-        split = self.data.validation
+    def correct(self, most: int | None = None) -> Tensor:
+        """bool [n]: which validation images, or the first `most` of them, are classified right."""
+        split, y = self.data.validation, self.data.validation.y[:most]
         with attacked(self.model):
-            parts = torch.arange(len(split), device=split.y.device).split(self.batch)
+            parts = torch.arange(len(y), device=y.device).split(self.batch)
             answers = [predict(self.model, split.images(part), self.model.random) for part in parts]
-        return torch.cat(answers) == split.y
+        return torch.cat(answers) == y
 
     def light(
         self, suite: str, samples: int, wanted: Iterable[str], gradients: Gradients = "exact"

@@ -184,7 +184,18 @@ def cost_table(report: Mapping[str, Any]) -> Group:
     hours = report["worker_hours"]
     spread = f"{hours['low']:.2g}-{hours['high']:.2g}"
     total = f"{report['trials']} trials: {hours['median']:.2g} hours of one worker ({spread})"
-    return Group(Text(report["question"], "bold"), f"objectives: {', '.join(report['objectives'])}", table, total)
+    head = (Text(report["question"], "bold"), f"objectives: {', '.join(report['objectives'])}")
+    return Group(*head, table, _memory_line(report["memory"]), total)
+
+
+def _memory_line(memory: Mapping[str, Any]) -> str:
+    train, attack = (memory[name] for name in ("train_bytes", "attack_bytes"))
+    if train is None or attack is None:
+        return "memory of a trial: not measured, which on a CPU needs Linux"
+    size, images = memory["variant"]["data.batch_size"], memory["images"]
+    how = f"scaled up from {images} images" if images < size else "measured"
+    figures = f"{train / 2**20:,.0f} MiB in a training step, {attack / 2**20:,.0f} MiB in the attacks and measurements"
+    return f"memory of the largest variant's trial, {how}: {figures}, beside Python's own"
 
 
 def parts_table(parts: Mapping[str, Mapping[str, str]]) -> Table:

@@ -188,11 +188,15 @@ def test_a_trial_that_diverges_ends_with_3():
     assert "Diverged" in result.stdout
 
 
+MEMORY = ("train_bytes", "attack_bytes")
+
+
 def test_check_says_the_cost_and_writes_nothing(here: Path):
     report = json.loads(call("check", "tiny.py", "--trials", "7", "--json").stdout)
     assert report["trials"] == 7
     assert all(variant["parameters"] > 1000 and variant["train_s"] > 0 for variant in report["variants"])
-    assert call("check", "tiny.py").exit_code == 0
+    assert report["memory"]["variant"]["model.width"] == 0.125
+    assert all(report["memory"][name] is None or 0 < report["memory"][name] < 2**30 for name in MEMORY)
     assert os.listdir(here) == ["tiny.py"]
 
 
@@ -215,7 +219,10 @@ def test_trial_knows_the_parts_of_the_file(here: Path):
 
 def test_what_the_user_wrote_is_no_markup(here: Path):
     (here / "bad.py").write_text(OWN)
-    assert "Is [/b] printed as it is?" in call("check", "bad.py").output
+    shown = call("check", "bad.py")
+    assert shown.exit_code == 0
+    assert "Is [/b] printed as it is?" in shown.output
+    assert "memory of " in shown.output
 
 
 def test_a_folder_that_holds_another_json(here: Path):

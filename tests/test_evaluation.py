@@ -143,6 +143,38 @@ def test_on_epoch_is_called_after_each() -> None:
     assert len(seen) == 3
 
 
+def test_a_look_after_an_epoch_is_bounded_and_the_last_one_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    @data.register("many")
+    class Many:
+        spec = registry.datasets.get("digits").spec
+
+        def read(self, folder: Path) -> data.Arrays:
+            rng, y = np.random.default_rng(0), np.arange(6000) % 10
+            x = rng.integers(0, 256, (6000, 1, 8, 8), np.uint8)
+            return data.Arrays(x[:5900], y[:5900], x[5900:], y[5900:])
+
+    asked: list[int] = []
+    predict = measurement.predict
+
+    def counted(forward: nn.Module, x: Tensor, random: bool) -> Tensor:
+        asked.append(len(x))
+        return predict(forward, x, random)
+
+    monkeypatch.setattr(measurement, "predict", counted)
+    own = {"data__name": "many", "data__batch_size": 50, "model__width": 0.05, "encoder__time_steps": 1}
+    for subset, looked in ((20, 256), (2700, 300)):
+        trial = Evaluation(config(data__subset=subset, **own))
+        monkeypatch.setattr(trial.trainer, "split", data.Split(trial.data.train.x[:20], trial.data.train.y[:20]))
+        asked.clear()
+        first = trial.epoch()
+        assert sum(asked) == looked
+        assert first["clean_accuracy"] == trial.measurement.correct()[:looked].double().mean()
+        asked.clear()
+        last = trial.epoch()
+        assert sum(asked) == len(trial.data.validation) == 590
+        assert last["clean_accuracy"] == trial.measurement.correct().double().mean()
+
+
 def test_no_attack_at_eps_0() -> None:
     trial = Evaluation(config(threat__eps=0, train__epochs=1, attack__samples=30))
     trial.epoch()

@@ -13,13 +13,15 @@ import torch
 from snnsweep import data
 from snnsweep.attacks import Threat, suites
 from snnsweep.config import TrialConfig
-from snnsweep.evaluation import Evaluation
+from snnsweep.evaluation import Evaluation, looked_at
 from snnsweep.metrics import probes, sparsity
+from snnsweep.sweep import footprint
 from snnsweep.sweep.preflight import space_works
 from snnsweep.sweep.space import SMOKE, Space
 
 MEASURED = 4  # variants that are built and timed
 PASS_S = 0.25  # a forward pass that is timed takes about that long, or is of the whole batch
+WEIGHED = 32  # images, at least, with which memory is measured, or the whole batch
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def estimate(config: TrialConfig, data_dir: Path) -> Cost:
     x, y = split.images(slice(0, few)), split.y[:few]
     trial.model.train()
     trial.trainer.step(x, y)
-    step_s = _scaled(lambda n: trial.trainer.step(split.images(slice(0, n)), split.y[:n]), few, batch, trial.device)
+    step_s = _scaled(lambda n: _seconds(lambda: footprint.train(trial, n), trial.device), few, batch)
     trial.model.eval()
     with torch.no_grad():
         answers = trial.model(x).argmax(1)
@@ -56,9 +58,10 @@ def estimate(config: TrialConfig, data_dir: Path) -> Cost:
     probes_s = _seconds(lambda: probes.run(trial.model, x, answers, suite, threat, 0, few), trial.device)
     measure_s = _seconds(lambda: sparsity.measure(trial.model, x, answers, threat.space, few), trial.device)
     samples, validation_s = min(config.attack.samples, images), forward_s * images / few
+    look_s = forward_s * min(images, looked_at(len(split))) / few
     return Cost(
         parameters=sum(p.numel() for p in trial.model.parameters() if p.requires_grad),
-        train_s=config.train.epochs * (step_s * max(1, len(split) // batch) + validation_s),
+        train_s=config.train.epochs * (step_s * max(1, len(split) // batch) + look_s),
         attack_s=((suite_s + 2 * measure_s) * samples + probes_s * min(probes.PROBED, samples)) / few + validation_s,
     )
 
@@ -73,20 +76,56 @@ def _affordable(trial: Evaluation) -> int:
     return min(len(trial.data.train), max(2, min(trial.config.data.batch_size, int(2 * PASS_S / pair_s))))
 
 
-def _scaled(run: Callable[[int], object], few: int, batch: int, device: torch.device) -> float:
-    """Seconds of run(batch), from a few images and half of them: what an optimiser does is done once a batch."""
+def _scaled(measure: Callable[[int], float], few: int, batch: int) -> float:
+    """measure(batch), from a few images and half of them: what an optimiser does is done once a batch."""
     if few >= batch:
-        return _seconds(lambda: run(batch), device)
+        return measure(batch)
     half = max(1, few // 2) if few > 2 else few + 1
-    first, second = (_seconds(lambda n=n: run(n), device) for n in (half, few))  # type: ignore[misc]
+    first, second = measure(half), measure(few)
     return max(second, second + (second - first) / (few - half) * (batch - few))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one trial needs at its peak beside Python, its libraries and a GPU's context.
+
+    Attributes:
+        variant: the largest of those sampled.
+        train_bytes, attack_bytes: in a training step, and in the attacks and measurements: the weights with what the
+            optimiser keeps, the images, and what comes on top. None where the system does not tell.
+        images: with so many at once it was measured, and scaled up where a batch has more.
+    """
+
+    variant: dict[str, Any]
+    train_bytes: int | None
+    attack_bytes: int | None
+    images: int
+
+
+def weigh(config: TrialConfig, data_dir: Path) -> Memory:
+    """Builds the variant, and takes a step and a short attack while the memory is watched."""
+    trial = Evaluation(config, data_dir)
+    batch = min(config.data.batch_size, len(trial.data.train))
+    most = min(batch, config.attack.samples, len(trial.data.validation))
+    few = min(batch, max(_affordable(trial), WEIGHED))
+
+    def peak(work: Callable[[Evaluation, int], None], whole: int) -> int | None:
+        def growth(images: int) -> int | None:
+            return footprint.growth(lambda: work(trial, images), trial.device)
+
+        if growth(min(few, whole)) is None:  # the first time brings kernels along, and does not count
+            return None
+        return footprint.at_rest(trial) + round(_scaled(lambda images: growth(images) or 0, few, whole))
+
+    return Memory(config.to_flat(), peak(footprint.train, batch), peak(footprint.attack, most), few)
 
 
 def check_space(source: str, trials: int, seed: int, data_dir: Path | None, smoke: bool) -> dict[str, Any]:
     """Samples a space, measures some of its variants, and scales up to a sweep.
 
     Returns:
-        question, objectives, trials, variants (config and cost each), and hours of one worker: low, median, high.
+        question, objectives, trials, variants (config and cost each), the memory of the largest variant, and hours of
+        one worker: low, median, high.
 
     Raises:
         UserError: all that is wrong with the space.
@@ -101,6 +140,7 @@ def check_space(source: str, trials: int, seed: int, data_dir: Path | None, smok
         "objectives": space.objectives,
         "trials": trials,
         "variants": [config.to_flat() | asdict(cost) for config, cost in variants],
+        "memory": asdict(weigh(footprint.largest(configs, 1)[0], folder)),
         "worker_hours": {"low": hours[0], "median": median(hours), "high": hours[-1]},
     }
 

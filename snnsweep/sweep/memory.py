@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import fields, is_dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -15,30 +14,18 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
 
-from snnsweep.attacks import Threat, suites
-from snnsweep.attacks.base import Attack
-from snnsweep.attacks.suites import Suite
 from snnsweep.config import Flat, TrialConfig
 from snnsweep.errors import SnnSweepError, SpaceError, UserError
 from snnsweep.evaluation import Evaluation
-from snnsweep.metrics import activity, probes, sparsity
-from snnsweep.sweep import nodes
+from snnsweep.sweep import footprint, nodes
 from snnsweep.sweep.sharing import Shared, install
 from snnsweep.sweep.space import PROBES, Space
 
-MEASURED = 4  # variants
+MEASURED = 4  # variants at most, of different memory
 USABLE = 0.9  # of a GPU's memory: what a long training leaves in pieces, and what a few steps do not show
 GRAIN = 10_000  # Ray counts resources in ten-thousandths
 CONTEXT = 2**29  # bytes: of a process's CUDA context, which torch's limit does not count
 FREE_S = 1200
-REPEATS = ("steps", "queries", "draws")  # of an attack: more of them take more time, not more memory
-# What decides the memory of a variant.
-LARGE = ("data.batch_size", "encoder.time_steps", "model.depth", "model.width")
-OTHERS = (
-    *("data.name", "data.path", "encoder.name", "neuron.name", "model.name", "model.residual", "model.norm"),
-    *("model.pooling", "model.stem", "train.objective", "train.optimizer", "train.precision"),
-    *("train.pack_spikes", "attack.suite"),
-)
 
 Measure = Callable[[TrialConfig, Path], tuple[int, int]]
 Answer = tuple[int, int] | str | None
@@ -98,36 +85,10 @@ def confine(gpus: float) -> None:
 
 
 def exercise(config: TrialConfig, data_dir: Path) -> None:
-    """What a trial does, at its largest: one training step, two steps of each attack, each measurement, one batch each.
-
-    The attack's labels are the model's own answers, so that every sample is attacked.
-    """
+    """What a trial does, at its largest: a training step, two steps of each attack, each measurement, a batch each."""
     trial = Evaluation(config, data_dir)
-    train, validation, batch = trial.data.train, trial.data.validation, config.data.batch_size
-    trial.model.train()
-    trial.trainer.step(train.images(slice(0, batch)), train.y[:batch])
-    trial.model.eval()
-    attacked = validation.images(slice(0, config.attack.samples))  # all of them lie on the device
-    x = attacked[:batch]
-    with torch.no_grad():
-        answers = trial.model(x).argmax(1)
-    suite, threat = _short(suites.get(config.attack.suite)()), Threat.of(config.threat)
-    suites.run(trial.model, x, answers, suite, threat, 0, batch)
-    probed = slice(0, probes.PROBED)
-    probes.run(trial.model, x[probed], answers[probed], suite, threat, 0, batch)
-    sparsity.measure(trial.model, x, answers, threat.space, batch)
-    activity.measure(trial.model, x, batch)
-
-
-def _short(suite: Suite) -> Suite:
-    return replace(suite, steps=tuple(replace(step, attack=_twice(step.attack)) for step in suite.steps))
-
-
-def _twice(attack: Attack) -> Attack:
-    if not is_dataclass(attack):
-        return attack
-    found = {field.name: getattr(attack, field.name) for field in fields(attack) if field.name in REPEATS}
-    return replace(attack, **{name: min(2, value) for name, value in found.items()})
+    footprint.train(trial, config.data.batch_size)
+    footprint.attack(trial, config.data.batch_size)
 
 
 def need(config: TrialConfig, data_dir: Path) -> int:
@@ -167,7 +128,7 @@ def measured_share(
     tasks = [
         _measured.options(resources=kind).remote(space, config.to_flat(), data_dir, shared, measure)
         for kind in asked
-        for config in largest(configs)
+        for config in footprint.largest(configs, MEASURED)
     ]
     ready, late = ray.wait(tasks, num_returns=len(tasks), timeout=FREE_S)
     for task in late:
@@ -200,9 +161,9 @@ class Highest(RandomSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        if param_name in LARGE and isinstance(param_distribution, FloatDistribution | IntDistribution):
+        if param_name in footprint.LARGE and isinstance(param_distribution, FloatDistribution | IntDistribution):
             return param_distribution.high
-        if param_name in LARGE and isinstance(param_distribution, CategoricalDistribution):
+        if param_name in footprint.LARGE and isinstance(param_distribution, CategoricalDistribution):
             return max(param_distribution.choices)  # type: ignore[type-var]  # numbers: other ones are no valid config
         return super().sample_independent(study, trial, param_name, param_distribution)
 
@@ -218,22 +179,6 @@ def reached(space: Space, seed: int, defaults: Flat, overrides: Flat) -> list[Tr
         with suppress(SpaceError):
             found.append(space.sample(study.ask(), defaults, overrides))
     return found
-
-
-def largest(configs: Iterable[TrialConfig]) -> list[TrialConfig]:
-    """At most four variants of different memory: the largest ones by batch, time steps, depth and width."""
-
-    def size(config: TrialConfig) -> float:
-        flat, product = config.to_flat(), 1.0
-        for key in LARGE:
-            product *= flat[key]
-        return product
-
-    different: dict[Any, TrialConfig] = {}
-    for config in configs:
-        flat = config.to_flat()
-        different.setdefault(tuple(flat[key] for key in (*LARGE, *OTHERS)), config)
-    return sorted(different.values(), key=size, reverse=True)[:MEASURED]
 
 
 @ray.remote(num_gpus=1)  # its process ends with it, and gives the memory back

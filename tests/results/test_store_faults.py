@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,39 +55,65 @@ def same_rows(found: pd.DataFrame, numbers: Any) -> None:
         assert cells == [each[name] for each in expected], name
 
 
-WORKER = """
-import os, sys
+WRITERS = """
+import json, os, signal, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[3])
+sys.path.insert(0, sys.argv[1])
 from test_store_faults import OBJECTIVES, row
 from snnsweep.results.store import Store
-rows = Store(Path(sys.argv[1]), {"a": 1}, objectives=OBJECTIVES)
-for number in range(int(sys.argv[2]), 100_000):
-    rows.add(row(number))
-    os.write(1, b"%d\\n" % number)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the writers
+for line in sys.stdin:  # one import for all of them
+    folder, begin, pipe = json.loads(line)
+    child = os.fork()
+    if not child:
+        said = os.open(pipe, os.O_WRONLY)
+        rows = Store(Path(folder), {"a": 1}, objectives=OBJECTIVES)
+        for number in range(begin, 100_000):
+            rows.add(row(number))
+            os.write(said, b"%d\\n" % number)
+    print(child, flush=True)
 """
 
 
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, int], tuple[int, int]]]:
+    """Starts a process that adds rows from a number on: its id, and a pipe by which it says the numbers."""
+    pipe = tmp_path_factory.mktemp("said") / "pipe"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-c", WRITERS, str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writers:
+        assert writers.stdin
+        assert writers.stdout
+
+        def start(folder: Path, begin: int) -> tuple[int, int]:
+            print(json.dumps([str(folder), begin, str(pipe)]), file=writers.stdin, flush=True)
+            return int(writers.stdout.readline()), os.open(pipe, os.O_RDONLY)
+
+        yield start
+        writers.stdin.close()
+
+
 @pytest.mark.parametrize("seed", range(3))
-def test_kill_9_at_random_moments_with_a_reader_beside(tmp_path: Path, seed: int) -> None:
+def test_kill_9_at_random_moments_with_a_reader_beside(
+    tmp_path: Path, seed: int, writer: Callable[[Path, int], tuple[int, int]]
+) -> None:
     """The writer says a number when its row's `add` has returned; such a row is there for every reader from then on."""
     pause, begin = random.Random(seed), 0
     for _ in range(2):
-        command = [sys.executable, "-c", WORKER, str(tmp_path), str(begin), str(Path(__file__).parent)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
-            assert writer.stdout is not None
-            said = int(writer.stdout.readline())
-            os.set_blocking(writer.stdout.fileno(), False)
+        process, pipe = writer(tmp_path, begin)
+        with os.fdopen(pipe, "rb") as saying:
+            said = int(saying.readline())
+            os.set_blocking(pipe, False)
             deadline, rest = time.monotonic() + pause.uniform(0.02, 0.4), b""
             while time.monotonic() < deadline:
-                rest += writer.stdout.read() or b""
+                rest += saying.read() or b""
                 said = int(rest.split(b"\n")[-2]) if b"\n" in rest else said
                 seen = load_results(tmp_path)
                 assert len(seen) > said
                 same_rows(seen, range(len(seen)))
-            writer.send_signal(signal.SIGKILL)
-            writer.wait()
-            rest += writer.stdout.read() or b""
+            os.kill(process, signal.SIGKILL)
+            os.set_blocking(pipe, True)
+            rest += saying.read()  # until the process is gone
             said = int(rest.split(b"\n")[-2]) if b"\n" in rest else said
         before = load_results(tmp_path)
         assert said < len(before) <= said + 2  # one may have been on the disk that was not said yet

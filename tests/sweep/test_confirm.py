@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -71,10 +71,10 @@ def one_cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, storage_in: Callable[[Path], Path]) -> Path:
     home = tmp_path_factory.mktemp("confirm")
     (home / "space.py").write_text(SPACE)
-    sweep = Sweep(home / "space.py", 3, storage=home / "sweeps", name="s", seed=1, sampler="random").run()
+    sweep = Sweep(home / "space.py", 3, storage=storage_in(home), name="s", seed=1, sampler="random").run()
     assert len(sweep.front()) >= 2, sweep.results()
     return sweep.folder
 

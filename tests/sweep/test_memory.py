@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from snnsweep import evaluate
 from snnsweep.config import TrialConfig
 from snnsweep.errors import SnnSweepError, UserError
-from snnsweep.sweep import memory
+from snnsweep.sweep import footprint, memory
 from snnsweep.sweep.cluster import start_here
-from snnsweep.sweep.memory import assigned_device, confine, exercise, largest, measured_share, reached, share
+from snnsweep.sweep.memory import assigned_device, confine, exercise, measured_share, reached, share
 from snnsweep.sweep.nodes import Kind
 from snnsweep.sweep.space import Space
 
@@ -136,14 +136,14 @@ def test_the_steps_are_as_large_as_a_trials_largest(keys: dict[str, Any], tmp_pa
 
 def test_every_attack_of_a_suite_is_tried_and_none_for_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tried: list[Any] = []
-    monkeypatch.setattr(memory.suites, "run", lambda model, x, y, suite, *rest: tried.append((suite, len(x))))
+    monkeypatch.setattr(footprint.suites, "run", lambda model, x, y, suite, *rest: tried.append((suite, len(x))))
     measured: list[str] = []
-    for module, name in ((memory.probes, "run"), (memory.sparsity, "measure"), (memory.activity, "measure")):
+    for module, name in ((footprint.probes, "run"), (footprint.sparsity, "measure"), (footprint.activity, "measure")):
         monkeypatch.setattr(module, name, lambda *given, module=module: measured.append(module.__name__))
     exercise(TrialConfig.from_flat(SMALL | {"attack.suite": "strong", "attack.samples": 50}), tmp_path)
     ((suite, images),) = tried
     assert [name.rpartition(".")[2] for name in measured] == ["probes", "sparsity", "activity"]
-    strong = memory.suites.get("strong")()
+    strong = footprint.suites.get("strong")()
     assert images == 50
     assert [(step.label, step.rule, type(step.attack)) for step in suite.steps] == [
         (step.label, step.rule, type(step.attack)) for step in strong.steps
@@ -162,7 +162,7 @@ def test_the_largest_variants_of_different_memory() -> None:
         {"encoder.time_steps": 1, "model.residual": "spiking"},
         {"encoder.time_steps": 3},
     ]
-    found = largest(TrialConfig.from_flat(flat) for flat in flats)
+    found = footprint.largest((TrialConfig.from_flat(flat) for flat in flats), 4)
     assert [(config.encoder.time_steps, config.model.width) for config in found] == [(4, 4), (8, 1), (3, 1), (2, 1)]
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -206,10 +207,10 @@ class Once(neurons.get("lif")):
 """
 
 
-def test_a_failed_trial_is_chosen_once_more_as_a_new_one(tmp_path: Path):
+def test_a_failed_trial_is_chosen_once_more_as_a_new_one(tmp_path: Path, storage_in: Callable[[Path], Path]):
     text = PLAIN.replace("FIXED = {", 'FIXED = {"neuron.name": "once", ')
     (tmp_path / "once.py").write_text(ONCE.replace("MARK", repr(str(tmp_path / "mark"))) + text)
-    sweep = Sweep(tmp_path / "once.py", 1, storage=tmp_path / "sweeps", name="s").run()
+    sweep = Sweep(tmp_path / "once.py", 1, storage=storage_in(tmp_path), name="s").run()
     assert sweep.results()["status"].tolist() == ["failed"]
     (tmp_path / "mark").touch()
     rows = ResumedSweep(sweep.folder, retry_failed=True).run().results()

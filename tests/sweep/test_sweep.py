@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -63,10 +64,10 @@ def one_cluster():
 
 
 @pytest.fixture(scope="module")
-def troubled(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+def troubled(tmp_path_factory: pytest.TempPathFactory, storage_in: Callable[[Path], Path]) -> Sweep:
     folder = tmp_path_factory.mktemp("troubled")
     (folder / "trouble.py").write_text(TROUBLE)
-    return Sweep(folder / "trouble.py", 6, storage=folder / "sweeps", name="s", sampler="random", seed=1).run()
+    return Sweep(folder / "trouble.py", 6, storage=storage_in(folder), name="s", sampler="random", seed=1).run()
 
 
 PER_EPOCH = ("train/loss", "train/lr", "time/epoch_s")
@@ -190,7 +191,9 @@ def test_a_lost_worker_costs_no_trial(tmp_path: Path):
     assert sweep.results().iloc[0]["gradient_sparsity"] == untouched.gradient_sparsity
 
 
-def test_the_front_can_be_looked_at_while_it_runs_and_no_git_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_front_can_be_looked_at_while_it_runs_and_no_git_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage_in: Callable[[Path], Path]
+):
     (tmp_path / "plain.py").write_text(PLAIN)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["snnsweep", "run", "--tracking-uri", "http://user:secret@host"])
@@ -200,7 +203,7 @@ def test_the_front_can_be_looked_at_while_it_runs_and_no_git_is_needed(tmp_path:
         if progress.done:
             seen.append((progress.done, len(load_front(sweep.folder))))
 
-    sweep = Sweep(tmp_path / "plain.py", 2, storage=tmp_path / "sweeps", name="s", listener=look)
+    sweep = Sweep(tmp_path / "plain.py", 2, storage=storage_in(tmp_path), name="s", listener=look)
     sweep.run()
     assert seen[0] == (1, 1)
     assert "secret" not in (sweep.folder / "sweep.json").read_text()

@@ -195,9 +195,11 @@ def test_an_outage_in_the_middle_loses_nothing(
 
 
 @pytest.mark.slow
-def test_a_server_that_is_killed_and_comes_again(tmp_path: Path, impatient: None, spools: Callable[..., Spool]) -> None:
+def test_a_server_that_is_killed_and_comes_again(
+    tmp_path: Path, impatient: None, spools: Callable[..., Spool], embedded: tuple[str, Path]
+) -> None:
     said: list[str] = []
-    place = (tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+    place = (tmp_path, *embedded)
     (tmp_path / "sweep").mkdir()
     with server(*place) as (uri, process):
         tracker = Tracker(uri, "e", warn=said.append)
