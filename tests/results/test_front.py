@@ -80,10 +80,10 @@ def test_refuses_what_has_no_front(values: np.ndarray) -> None:
 def test_ten_thousand_trials_are_no_burden() -> None:
     values = np.random.default_rng(0).normal(size=(10_000, 3))
     on_sphere = np.abs(values) / np.linalg.norm(values, axis=1, keepdims=True)  # the worst case: all of it is the front
-    started = time.perf_counter()
+    started = time.process_time()
     assert 0 < non_dominated(values, ["maximize"] * 3).sum() < 500
     assert non_dominated(on_sphere, ["maximize"] * 3).all()
-    assert time.perf_counter() - started < 60  # measured: 2 s
+    assert time.process_time() - started < 60  # measured: 2 s
 
 
 def trials(**columns: list[object]) -> pd.DataFrame:
@@ -155,10 +155,10 @@ def test_a_running_front_is_the_front_of_all_rows_so_far(rows: list[dict[str, An
 def test_a_running_front_bears_ten_thousand_trials() -> None:
     points = np.abs(np.random.default_rng(0).normal(size=(10_000, 3)))
     running = RunningFront(dict.fromkeys("abc", "minimize"))
-    started = time.perf_counter()
+    started = time.process_time()
     for i, point in enumerate(points):
         running.add({"trial_id": f"t{i}", "status": "finished", **dict(zip("abc", point.tolist(), strict=True))})
-    assert time.perf_counter() - started < 30  # measured: 0.4 s
+    assert time.process_time() - started < 30  # measured: 0.4 s
     on_front = set(np.flatnonzero(non_dominated(points, ["minimize"] * 3)))
     assert set(running.members) == {f"t{i}" for i in on_front}
 
