@@ -62,8 +62,11 @@ def append(path: Path, *texts: str, synced: bool = True) -> None:
         _sync_folder(path.parent)
 
 
-def after(path: Path, start: int = 0) -> Iterator[Line]:
+def after(path: Path, start: int = 0, holding: bytes = b"") -> Iterator[Line]:
     """The lines from a byte on where one begins; none where there is no file.
+
+    Args:
+        holding: leave out those in which this does not stand, unread.
 
     Raises:
         OSError: the file cannot be read.
@@ -73,6 +76,9 @@ def after(path: Path, start: int = 0) -> Iterator[Line]:
     with path.open("rb") as file:
         file.seek(start)
         for text in file:
+            if holding not in text:
+                start += len(text)
+                continue
             said = _object(text)
             if said is None and not text.endswith(b"\n"):
                 return

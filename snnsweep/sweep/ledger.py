@@ -53,13 +53,20 @@ def settle(
     rows: Mapping[str, Mapping[Any, Any]],
     objectives: Mapping[str, Direction],
 ) -> list[int]:
-    """Tells of the trials that have a row of their own end and run on in the study; gives those that have none."""
+    """Tells MLflow and the study of the trials that have a row of their own end, of which they do not know.
+
+    Returns:
+        Those of `running` that have none.
+    """
+    ended = {name: row for name, row in rows.items() if has_ended(row)}
+    known = spool.ended() if ended else {}
+    for name, row in ended.items():
+        if name not in known or not has_ended(known[name]):
+            spool.end_trial(**said(row))
     unended = []
     for number in running:
-        row = rows.get(trial_id(number))
-        if row is None or not has_ended(row):
-            unended.append(number)
+        if (name := trial_id(number)) in ended:
+            teller.tell(number, *told(ended[name], objectives))
         else:
-            spool.end_trial(**said(row))
-            teller.tell(number, *told(row, objectives))
+            unended.append(number)
     return unended

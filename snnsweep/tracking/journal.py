@@ -53,6 +53,12 @@ class Journal:
         """What the first line says."""
         return next((str(said["run_id"]) for said, _ in self._objects(0) if "run_id" in said), None)
 
+    def ended(self) -> dict[str, dict[str, Any]]:
+        """What the last line of a trial's end says, by trial id."""
+        found = (line.said for line in lines.after(self.file, holding=b'"end_trial"'))
+        told = [one["said"] for one in found if one is not None and one.get("call") == "end_trial"]
+        return {said["trial_id"]: said for said in told}
+
     def append(self, call: dict[str, Any]) -> None:
         """Write a call, which has a key `call`. A full disk is warned about, and what it did not take is tried again.
 

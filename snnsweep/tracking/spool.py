@@ -58,6 +58,10 @@ class Spool:
         """Why MLflow cannot be told now; "" while all is well."""
         return self._outage
 
+    def ended(self) -> dict[str, dict[str, Any]]:
+        """What was said last of each trial's end, by its id; nothing where a full disk lost it."""
+        return self._journal.ended()
+
     def start_sweep(self, name: str, tags: Mapping[str, Any], params: Mapping[str, Any], note: str) -> None:
         """Go on with the sweep's run, when the sweep is resumed; params that it has stay as they are."""
         self._say("start_sweep", name=name, tags=_texts(tags), params=_texts(params), note=note, run_id=self._run_id)
