@@ -51,10 +51,10 @@ def every_loss_is_a_death() -> Iterator[None]:
     """
     told = RayActorManager._actor_task_failed
 
-    def failed(self: RayActorManager, task: TrackedActorTask, error: Exception) -> None:
-        if isinstance(error, RayError) and not isinstance(error, RayActorError | RayTaskError):
-            error = RayActorError(error_msg=str(error))
-        told(self, task, error)
+    def failed(self: RayActorManager, tracked_actor_task: TrackedActorTask, exception: Exception) -> None:
+        if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
+            exception = RayActorError(error_msg=str(exception))
+        told(self, tracked_actor_task, exception)
 
     with patch.object(RayActorManager, "_actor_task_failed", failed):
         yield

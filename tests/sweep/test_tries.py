@@ -97,10 +97,10 @@ def test_a_process_that_ray_ended_is_one_death_and_not_the_end(error: Exception,
     task = SimpleNamespace(_tracked_actor=actor, _on_error=lambda _, error: told.append(error))
     manager: Any = SimpleNamespace(_failed_actor_ids=set(), _cleanup_actor=lambda tracked_actor: None)
     with every_loss_is_a_death():
-        RayActorManager._actor_task_failed(manager, task, error)
+        RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=error)  # as Ray does
     assert [type(one) for one in told] == [RayActorError] * 2  # of the process, and of what it was doing
     with pytest.raises(RuntimeError):
-        RayActorManager._actor_task_failed(manager, task, error)
+        RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=error)  # as Ray does
 
     trial = Trial(tmp_path / "error")
     Path(trial.pickled_error_file).write_bytes(cloudpickle.dumps(told[0]))
