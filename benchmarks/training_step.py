@@ -33,7 +33,7 @@ from torch.profiler import ProfilerActivity, profile
 from snnsweep import models
 from snnsweep.config import ImageSpec, TrialConfig
 from snnsweep.machine import hardware, keep_freed_memory
-from snnsweep.training.packing import pack, packing
+from snnsweep.training.spike_bits import as_bits, pack
 
 SPEC = ImageSpec(3, 32, 32, 10, (0.5,) * 3, (0.25,) * 3)
 THRESHOLD, TAU = 0.5, 2.0
@@ -113,7 +113,7 @@ class Side:
 
     def loss(self) -> Tensor:
         bf16 = torch.autocast("cpu", torch.bfloat16, enabled=self.row.precision == "bf16")
-        with packing() if self.packed else nullcontext(), bf16:
+        with as_bits() if self.packed else nullcontext(), bf16:
             self.logits = self.net(self.x).float().mean(0)
             return cross_entropy(self.logits, self.y)
 

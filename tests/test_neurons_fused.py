@@ -286,7 +286,7 @@ def small(time_steps: int, name: str = "lif") -> tuple[nn.Module, Tensor, Tensor
 @compiled
 @pytest.mark.parametrize("name", ["lif", "plif"])
 def test_operations_do_not_grow_with_time(name: str, counters: ModuleType) -> None:
-    """Of SEW-ResNet-18: 295 for LIF and 415 for PLIF a training pass, and 268 and 348 a PGD step."""
+    """Of SEW-ResNet-18: 286 for LIF and 326 for PLIF a training pass, and 294 and 314 a PGD step."""
     found = []
     for time_steps in (4, 10):
         model, x, y = small(time_steps, name)
@@ -300,8 +300,8 @@ def test_operations_do_not_grow_with_time(name: str, counters: ModuleType) -> No
         two, three = (counters.dispatches(partial(attack, steps)) for steps in (2, 3))
         found.append((counters.dispatches(train), three - two))
     assert found[0] == found[1]
-    assert found[0][0] <= (300 if name == "lif" else 420)
-    assert found[0][1] <= (270 if name == "lif" else 350)
+    assert found[0][0] <= (290 if name == "lif" else 330)
+    assert found[0][1] <= (300 if name == "lif" else 320)
 
 
 def test_what_is_kept_for_the_backward_pass(counters: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,4 +312,4 @@ def test_what_is_kept_for_the_backward_pass(counters: ModuleType, monkeypatch: p
 
     whole = kept()
     by("loop", monkeypatch)
-    assert whole < 0.77 * kept()
+    assert whole < 0.8 * kept()

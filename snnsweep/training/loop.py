@@ -14,7 +14,7 @@ from snnsweep.data import Split, batches
 from snnsweep.errors import Diverged
 from snnsweep.precision import arithmetic
 from snnsweep.registry import trainers
-from snnsweep.training.packing import packing
+from snnsweep.training.spike_bits import as_bits
 
 
 class Trainer:
@@ -82,7 +82,7 @@ class Trainer:
     def _backward(self, x: Tensor, y: Tensor, share: float) -> Tensor:
         """The gradient of a part of a batch, by its share; its share of the loss."""
         train = self.config.train
-        kept = packing() if train.pack_spikes else nullcontext()
+        kept = as_bits() if train.pack_spikes else nullcontext()
         with arithmetic(train.precision):
             with kept, torch.autocast(x.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
                 loss = self.objective(self.model, x, y, self.config, self.rng) * share

@@ -20,7 +20,7 @@ from snnsweep.models.packed import PackedModel, unknown_part
 from snnsweep.training.loop import Trainer
 from snnsweep.training.packed_losses import LOSSES
 from snnsweep.training.packed_optimizer import optimizer_of
-from snnsweep.training.packing import packing
+from snnsweep.training.spike_bits import as_bits
 
 OBJECTIVE = "natural"
 # What members may have of their own. The rest has to be one, for it decides the shapes or the operations.
@@ -127,7 +127,7 @@ class Pack:
             The losses [K].
         """
         train = self.config.train
-        kept = packing() if train.pack_spikes else nullcontext()
+        kept = as_bits() if train.pack_spikes else nullcontext()
         with kept, torch.autocast(x.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
             steps = self.model.forward_steps(x).float()
             losses = LOSSES[train.loss](steps, y, [trainer.config for trainer in self.trainers])

@@ -126,7 +126,9 @@ class Paper:
         eps, step = self.config.train.eps, self.config.train.eps * self.config.train.attack_rel_step
         if self.config.train.attack_steps == 1:
             return self.attack(z, z, eps, lambda logits: self.cross_entropy(logits, y))
-        uniform = torch.rand(z.shape, generator=self.rng).double() * 2 - 1
+        of_sample = z.shape[1:] if z.dim() == 4 else (T, *z.shape[2:])
+        drawn = [torch.rand(of_sample, generator=self.rng).double() for _ in y]  # sample by sample
+        uniform = torch.stack(drawn, z.dim() - 4) * 2 - 1
         return self.attack(z, (z + eps * uniform).clamp(0, 1), step, lambda logits: self.cross_entropy(logits, y))
 
     def trades(self, z: Tensor, y: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from snnsweep import models
 from snnsweep.config import ImageSpec, TrialConfig
 from snnsweep.training import loop
-from snnsweep.training.packing import Packed, pack, packing, unpack
+from snnsweep.training.spike_bits import Packed, as_bits, pack, unpack
 
 SPEC = ImageSpec(1, 16, 16, 10, (0.5,), (0.25,))
 
@@ -71,7 +71,7 @@ def test_gradients_are_the_same_bit_for_bit(residual: str, precision: str) -> No
 
 def test_the_key_packs_and_changes_no_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, found = [], []
-    monkeypatch.setattr(loop, "packing", lambda: calls.append(1) or packing())
+    monkeypatch.setattr(loop, "as_bits", lambda: calls.append(1) or as_bits())
     for on in (False, True):
         settings_ = {"model.depth": 10, "model.width": 0.25, "encoder.time_steps": 2, "train.pack_spikes": on}
         torch.manual_seed(0)

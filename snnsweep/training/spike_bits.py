@@ -24,7 +24,7 @@ class Packed(NamedTuple):
     dtype: torch.dtype
 
 
-def packing() -> AbstractContextManager[Any]:
+def as_bits() -> AbstractContextManager[Any]:
     """Inside, what autograd keeps and is spikes, or sums of spikes, is kept packed; gradients are the same bit for bit.
 
     Values tell: a tensor with any other one stays as it is. On a GPU looking at them waits for the device.
