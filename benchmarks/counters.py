@@ -7,12 +7,18 @@ Tests use the counters as gates; times are none.
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from statistics import median, quantiles
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from snnsweep.neurons import native
+
+ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 
 
 class _Counting(TorchDispatchMode):
@@ -21,16 +27,28 @@ class _Counting(TorchDispatchMode):
         self.operations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.operations += not func.is_view
+        allocates = func._schema.name.removeprefix("aten::") in ALLOCATIONS
+        self.operations += not func.is_view and not allocates
         return func(*args, **(kwargs or {}))
+
+    def counted(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        """The kernel, each call of which is an operation."""
+
+        def call(*args: Any) -> Any:
+            self.operations += 1
+            return kernel(*args)
+
+        return call
 
 
 def dispatches(fn: Callable[[], object]) -> int:
-    """Tensor operations that fn() dispatches, its backward passes included; views do not count.
+    """Tensor operations that fn() dispatches, its backward passes included: what would be kernel launches on a GPU.
 
-    What a compiled kernel does inside is no dispatch; the allocation of its result is one.
+    Views and bare allocations do not count. A call of the compiled kernel of the neurons is one.
     """
-    with _Counting() as counting:
+    with _Counting() as counting, ExitStack() as watched:
+        for name in ("spikes", "gradient"):
+            watched.enter_context(patch.object(native, name, counting.counted(getattr(native, name))))
         fn()
     return counting.operations
 

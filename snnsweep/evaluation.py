@@ -95,7 +95,8 @@ class Evaluation:
         """What `epoch` makes of the trainer's metrics, where a pack has trained it, in so many seconds."""
         metrics["time/epoch_s"] = seconds
         most = None if self.trained else looked_at(len(self.data.train))
-        metrics["clean_accuracy"] = float(self.measurement.correct(most).double().mean())
+        right = self.measurement.correct(most)
+        metrics |= {"clean_accuracy": float(right.double().mean()), "clean_accuracy/n": len(right)}
         self.history.append(metrics)
         return metrics
 

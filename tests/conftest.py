@@ -12,12 +12,17 @@ _TOKEN.write_text(secrets.token_hex(32))
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_TOKEN), "MLFLOW_DISABLE_TELEMETRY": "true"}
 os.environ |= {"RAY_memory_monitor_refresh_ms": "0"}  # it ends workers where others fill the machine
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 
 from snnsweep import data, registry
 
+# Where nobody looks on, the same examples each time; elsewhere new ones.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 torch.set_num_threads(1)  # results are compared bit for bit, and these tensors are too small to share
 
 CIFAR_FIXTURE = Path(__file__).parent / "fixtures" / "cifar10_140.npz"

@@ -64,6 +64,12 @@ class Attack(ABC):
         """
         return False
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        """A subclass with a `propose` of its own is another attack: what its parent says of samples is not of it."""
+        super().__init_subclass__(**more)
+        if "propose" in vars(cls) and "per_sample" not in vars(cls):
+            cls.per_sample = False  # type: ignore[assignment,method-assign]
+
     @abstractmethod
     def propose(self, oracle: Oracle, x: Tensor, y: Tensor, threat: Threat, rng: torch.Generator) -> Tensor:
         """The attack's last point, of x's shape. Points that it asked the oracle about are judged already."""

@@ -72,11 +72,16 @@ class Threat:
         """
         if self.norm == "linf":
             return self.project(x + (2 * self._drawn(x, _uniform, rng) - 1) * self.eps, x)
-        shape, pairs = self._sample_shape(x), range(x.shape[self.sample_dim])
-        noise, shares = zip(*((_normal(shape, rng), _uniform((), rng)) for _ in pairs), strict=True)
-        n = self.rows(x).shape[1]
-        radius = self.eps * torch.stack(shares).to(x) ** (1 / n)  # the volume within r grows as r^n
-        return self.project(x + self.step(torch.stack(noise, self.sample_dim).to(x), radius), x)
+        shares: list[Tensor] = []
+
+        def draw(shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+            noise = _normal(shape, rng)
+            shares.append(_uniform((), rng))
+            return noise
+
+        noise, n = self._drawn(x, draw, rng), self.rows(x).shape[1]
+        radius = self.eps * x.new_tensor(shares) ** (1 / n)  # the volume within r grows as r^n
+        return self.project(x + self.step(noise, radius), x)
 
     def stretched_start(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """A uniform direction as far as the ball goes (`linf`: until its furthest element is at eps), cut with [0, 1].
@@ -96,11 +101,9 @@ class Threat:
         return self._drawn(x, _normal, rng)
 
     def _drawn(self, x: Tensor, draw: Draw, rng: torch.Generator) -> Tensor:
-        shape = self._sample_shape(x)
-        return torch.stack([draw(shape, rng) for _ in range(x.shape[self.sample_dim])], self.sample_dim).to(x)
-
-    def _sample_shape(self, x: Tensor) -> tuple[int, ...]:
-        return (*x.shape[: self.sample_dim], *x.shape[self.sample_dim + 1 :])
+        shape = (*x.shape[: self.sample_dim], *x.shape[self.sample_dim + 1 :])
+        drawn = [draw(shape, rng) for _ in range(x.shape[self.sample_dim])]
+        return torch.stack(drawn, self.sample_dim).to(x) if drawn else torch.zeros_like(x)
 
     def allows(self, adv: Tensor, x: Tensor) -> Tensor:
         """Per sample, whether `adv` is in the ball and in [0, 1]: bool [N]."""

@@ -151,10 +151,13 @@ def layer_sums(model: Classifier) -> Iterator[dict[str, _Sums]]:
 
         return collect
 
+    def see(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        sizes.add(tuple(args[0].shape[:2]))
+        return args[0].contiguous(), *args[1:]  # a copy where steps are equal: each has a gradient of its own
+
     with ExitStack() as hooks:
         for snn in (module for module in model.modules() if isinstance(module, SNN)):
-            see = snn.network.register_forward_pre_hook(lambda _module, args: sizes.add(tuple(args[0].shape[:2])))
-            hooks.enter_context(see)
+            hooks.enter_context(snn.network.register_forward_pre_hook(see))
         for name, layer in layers.leaves(model).items():
             hooks.enter_context(layer.register_full_backward_hook(hook(name)))
         yield found

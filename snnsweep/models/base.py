@@ -67,7 +67,8 @@ class BatchNorm2d(_PerStep, nn.BatchNorm2d):
     """[T, N, C, H, W] -> the same shape."""
 
     def _steps(self, x: Tensor) -> Tensor:
-        if self.training:
+        plain = None in (self.weight, self.running_mean, self.running_var)
+        if self.training or plain:
             return super()._steps(x)
         return normed(self, x.flatten(0, 1), self.weight).unflatten(0, x.shape[:2])
 

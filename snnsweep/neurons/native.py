@@ -143,7 +143,8 @@ def _found() -> tuple[Kernel | None, str]:
     try:
         path = _built()
         return _opened(path), f"compiled kernel, {path}"
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
+    # No home directory is a RuntimeError, a library of something else an AttributeError.
+    except (OSError, subprocess.SubprocessError, ValueError, RuntimeError, AttributeError) as error:
         return None, f"torch's operations, a little slower: {' '.join(str(error).split())}"
 
 
@@ -172,6 +173,10 @@ def _built() -> Path:
         command = [compiler, *FLAGS, *LINK, str(SOURCE), "-o", str(new)]
         subprocess.run(command, capture_output=True, check=True, timeout=SECONDS)
         _check(_opened(new))
+        with new.open("rb") as file:
+            os.fsync(
+                file.fileno()
+            )  # or a crash may leave the name with a part of the file, which ends whoever loads it
         new.replace(path)
     return path
 

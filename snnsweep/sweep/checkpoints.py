@@ -113,11 +113,20 @@ def _state_of(text: bytes, device: torch.device | str) -> dict[str, Any]:
 
 
 def keep_newest(place: str, trial_id: str) -> None:
-    """Deletes all states of a trial but the newest that is there: what an ended trial is still wanted for."""
-    for path in newest_first(place, trial_id)[1:]:
+    """Deletes all states of a trial but the newest that holds something: what an ended trial is still wanted for."""
+    paths = newest_first(place, trial_id)
+    kept = next(filter(_holds_something, paths), None)
+    for path in paths if kept else ():
         files, inside = _at(path)
+        if path == kept:
+            continue
         with suppress(FileNotFoundError):  # somebody was faster
             files.delete_dir(inside.removesuffix(f"/{STATE}"))
+
+
+def _holds_something(path: str) -> bool:
+    files, inside = _at(path)
+    return bool(files.get_file_info(inside).size)
 
 
 def _folders(place: str) -> list[str]:

@@ -75,6 +75,7 @@ class Keeper(tune.Callback):
     def __init__(self, rows: Store, progress: Progress, listener: Callable[[Progress], None], tidy: Tidy):
         self.rows, self.progress, self.listener, self.tidy = rows, progress, listener, tidy
         self._since: dict[str, float] = {}
+        self._ended: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles its callbacks; files and terminal stay with this process."""
@@ -106,6 +107,9 @@ class Keeper(tune.Callback):
 
     def _end(self, pair: dict[str, Any], result: Result) -> None:
         name = pair["trial_id"]
+        if name in self._ended:  # its process was lost when its last checkpoint was to be written
+            return
+        self._ended.add(name)
         own = {name: pair[name] for name in ("member", "stored", "sources", "space_sha256")} | {"split": SPLIT}
         self.rows.add(result.row(name) | pair["flat"] | own)
         self.progress.running.pop(name, None)

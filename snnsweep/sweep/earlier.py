@@ -29,7 +29,7 @@ def compatible(study: optuna.Study, space: Space, defaults: Flat, overrides: Fla
     """Whether a study can go on under a space: draws some variants, as `Space.probe` does.
 
     Optuna refuses another kind of distribution, another `log`, and other choices; bounds and steps may change, as far
-    as the trials that are still running lie within.
+    as the trials that are still running, or chosen and not begun, lie within.
 
     Raises:
         SpaceError: every parameter that does not fit, with what it was and what it is now.
@@ -38,7 +38,7 @@ def compatible(study: optuna.Study, space: Space, defaults: Flat, overrides: Fla
     clashes = _clashes(_asked(trials), _probed(space, defaults, overrides, seed))
     problems = list(clashes.values())
     for trial in trials:
-        if trial.state == TrialState.RUNNING:
+        if trial.state in (TrialState.RUNNING, TrialState.WAITING):
             problems += _outside(trial, space, defaults, overrides, clashes)
     if problems:
         raise SpaceError(
@@ -151,7 +151,7 @@ def _clashes(then: Asked, now: Asked) -> dict[str, str]:
 def _outside(
     trial: FrozenTrial, space: Space, defaults: Flat, overrides: Flat, told: Mapping[str, str]
 ) -> Iterable[str]:
-    """What of a running trial's parameters the space would not give any more; those in `told` are left out."""
+    """What of an open trial's parameters the space would not give any more; those in `told` are left out."""
     scratch = optuna.create_study(sampler=RandomSampler(seed=0))
     scratch.enqueue_trial({key: value for key, value in trial.params.items() if key not in told})
     asked, whole = scratch.ask(), True
@@ -162,7 +162,8 @@ def _outside(
         except SpaceError:
             whole = False
     for key, value in trial.params.items():
-        given = f"{key}: is {value!r} in t{trial.number:04d}, which is running; now"
+        state = "is running" if trial.state == TrialState.RUNNING else "was chosen and waits"
+        given = f"{key}: is {value!r} in t{trial.number:04d}, which {state}; now"
         if key in told:
             continue
         if key not in asked.distributions:

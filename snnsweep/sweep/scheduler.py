@@ -10,6 +10,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from snnsweep import lines
+from snnsweep.errors import UserError
 from snnsweep.result import ON_THE_WAY
 from snnsweep.sweep.asha import Asha
 from snnsweep.sweep.tuning import trial_name
@@ -29,7 +30,8 @@ class RungScheduler(FIFOScheduler):
         file: of JSON lines, the settings first; in a folder that exists.
 
     Raises:
-        UserError: the file was begun under other settings.
+        UserError: the file was begun under other settings, or lacks them.
+        OSError: it cannot be begun.
     """
 
     def __init__(self, asha: Asha, file: Path):
@@ -39,7 +41,7 @@ class RungScheduler(FIFOScheduler):
         if said:
             asha.load_state_dict({"settings": said[0], "records": said[1:]})
         else:
-            self._append(asha.settings)
+            lines.append(file, json.dumps(asha.settings))
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Args:
@@ -68,10 +70,20 @@ class RungScheduler(FIFOScheduler):
 
 
 def longest_of(file: Path) -> int | None:
-    """`longest` of the settings that a file of rungs was begun with; None where there is no such file."""
+    """`longest` of the settings that a file of rungs was begun with; None where there is no such file.
+
+    Raises:
+        UserError: the file lacks its settings.
+    """
     said = _said(file)
     return int(said[0]["longest"]) if said else None
 
 
 def _said(file: Path) -> list[dict[str, Any]]:
-    return [line.said for line in lines.after(file) if line.said is not None]
+    said = [line.said for line in lines.after(file) if line.said is not None]
+    if said and not {"metrics", "longest"} <= said[0].keys():
+        raise UserError(
+            f"{file}: its first line, the settings of the rungs, is damaged or gone; put the file back, or delete it: "
+            "whoever was stopped stays so, but trials from here on meet rungs where nobody has been"
+        )
+    return said

@@ -125,7 +125,9 @@ class SweepTrial(tune.Trainable):
     def _go_on_from(self, state: dict[str, Any]) -> None:
         """Only where it is of this very variant: the space may have changed since, or the study be another one."""
         mine = self.config_of_trial.to_flat() | {"device": None}
-        if state.get("flat", mine) | {"device": None} != mine:
+        # A version before a key was there trained with its default.
+        theirs = TrialConfig().to_flat() | state.get("flat", mine) | {"device": None}
+        if theirs != mine:
             return
         if state and state.get("sweep") != self._sweep:
             self._note("trained anew from epoch 0: its checkpoints are another sweep's")
@@ -134,6 +136,8 @@ class SweepTrial(tune.Trainable):
         if "result" in state:
             self.result, self.traceback = Result.model_validate_json(state["result"]), state["traceback"]
             self._texts = texts
+            if self.evaluation and "model" in state:  # the next checkpoint holds it again
+                self.evaluation.model.load_state_dict(state["model"])
         elif "trainer" in state and self.evaluation:
             self.evaluation.load_state_dict(state)
             self._texts = list(dict.fromkeys([*texts, *self._texts]))
@@ -174,7 +178,7 @@ class SweepTrial(tune.Trainable):
         if self._rungs and self.space.rungs and self._rungs.meets(self._name, *at):
             asked = self.space.rungs
             found = self.evaluation.light(asked.suite, asked.samples, asked.metrics, asked.gradients)
-            found["clean_accuracy"] = metrics["clean_accuracy"]
+            found |= {name: metrics[name] for name in ("clean_accuracy", "clean_accuracy/n")}
             metrics |= {ON_THE_WAY + name: v for name, v in found.items() if not name.startswith(AT_THE_END)}
         return metrics
 

@@ -36,6 +36,8 @@ def pack(tensor: Tensor) -> Tensor | Packed:
     """The tensor, or what `unpack` makes it from."""
     if isinstance(tensor, nn.Parameter) or not tensor.is_floating_point() or tensor.numel() < LEAST:
         return tensor
+    if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+        return tensor  # equal steps, which are kept once
     if _bytes(tensor[0].reshape(-1)[:LOOK]) is None or (kept := _bytes(tensor)) is None:
         return tensor
     kept = kept.reshape(-1)

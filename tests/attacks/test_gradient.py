@@ -78,7 +78,7 @@ def test_l2_linear_closed_form(seed: int, eps: float) -> None:
         inside = ((x + middle * along).clamp(0, 1) - x).flatten(1).norm(dim=1).view(-1, 1, 1, 1) <= eps
         low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
     best = (x + low * along).clamp(0, 1)
-    for attack in (PGD(30, loss="margin"), APGD(30, loss="margin"), MIM(30, loss="margin"), SAPGD(30, loss="margin")):
+    for attack in (PGD(30, loss="margin"), APGD(30, loss="margin"), MIM(100, loss="margin"), SAPGD(30, loss="margin")):
         adv = attack(model, x, y, threat, generator())
         gain, most = (((end - x) * along).flatten(1).sum(1) for end in (adv, best))
         assert (gain >= 0.95 * most).all()

@@ -219,3 +219,22 @@ def test_a_guide_is_followed_and_the_model_judges(trained: Any) -> None:
     outcome = PGD(4).run(model, x, y, Threat(0.001), generator(), leaves=True, guide=Fooled())
     assert not outcome.success[right].any()
     assert outcome.lost[right].all()
+
+
+def test_an_attack_of_ones_own_says_for_itself_that_samples_are_alone() -> None:
+    class Mine(PGD):
+        def propose(self, *given: Any) -> Tensor:
+            return super().propose(*given).mean(0, keepdim=True)
+
+    class Renamed(PGD):
+        pass
+
+    class Said(Mine):
+        per_sample = True
+
+    assert [kind().per_sample for kind in (Mine, Renamed, Said)] == [False, True, True]
+
+
+@pytest.mark.parametrize("threat", THREATS)
+def test_no_samples_are_no_mistake(threat: Threat, exact: Exact) -> None:
+    assert len(PGD(2)(exact.model, exact.x[:0], exact.y[:0], threat, torch.Generator()).flatten()) == 0

@@ -244,3 +244,10 @@ def test_bf16_weight_gradient_on_maps_of_one_pixel(kernel: int, stride: int) -> 
     expected = torch.zeros_like(grad)
     expected[:, :, kernel // 2, kernel // 2] = x.sum((0, 1)).flatten()
     torch.testing.assert_close(grad, expected, rtol=0.02, atol=0.05)
+
+
+@pytest.mark.parametrize("bare", [{"affine": False}, {"track_running_stats": False}])
+def test_norms_without_weight_or_statistics_are_torchs(bare: dict[str, bool]) -> None:
+    x = torch.rand(2, 3, 4, 5, 5, requires_grad=True)
+    norm, plain = BatchNorm2d(4, **bare).eval(), nn.BatchNorm2d(4, **bare).eval()
+    assert torch.equal(norm(x), plain(x.flatten(0, 1)).unflatten(0, (2, 3)))

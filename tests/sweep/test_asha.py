@@ -24,7 +24,7 @@ from snnsweep.results.front import non_dominated
 from snnsweep.sweep.asha import Asha, Fronts, crowding, epsilon_net
 from snnsweep.sweep.brackets import Brackets, rungs
 from snnsweep.sweep.cluster import start_here
-from snnsweep.sweep.scheduler import RUNGS, RungScheduler
+from snnsweep.sweep.scheduler import RUNGS, RungScheduler, longest_of
 
 Costs = Sequence[float]
 THREE: dict[str, Direction] = {
@@ -431,6 +431,18 @@ def test_a_line_that_was_cut_short_spoils_no_other(tmp_path: Path) -> None:
     told(again, 2, 3)
     third = RungScheduler(Asha(ONE, 9), tmp_path / RUNGS)
     assert [record["trial"] for record in third.asha.records] == ["t0000", "t0002"]
+
+
+def test_a_file_without_its_settings_is_told(tmp_path: Path) -> None:
+    scheduler = RungScheduler(Asha(ONE, 9), tmp_path / RUNGS)
+    told(scheduler, 0, 1)
+    settings, record = (tmp_path / RUNGS).read_text().splitlines(keepends=True)
+    for damaged in (record, settings[5:] + record):
+        (tmp_path / RUNGS).write_text(damaged)
+        with pytest.raises(UserError, match="its first line, the settings of the rungs, is damaged or gone"):
+            longest_of(tmp_path / RUNGS)
+        with pytest.raises(UserError, match="its first line"):
+            RungScheduler(Asha(ONE, 9), tmp_path / RUNGS)
 
 
 def test_a_file_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -104,6 +104,9 @@ def test_an_ended_trial_keeps_one(place: str, tmp_path: Path):
     assert [path.parent.name for path in sorted(tmp_path.rglob(STATE))] == ["checkpoint_000001"]
     assert newest_first(place, "t0003")[0].endswith("ray-2/t0003/checkpoint_000001/state.pt")
     keep_newest(place, "t0099")
+    (tmp_path / "ray-2" / "t0003" / "checkpoint_000002").mkdir()  # a crash before anything was written
+    keep_newest(place, "t0003")
+    assert [path.parent.name for path in sorted(tmp_path.rglob(STATE))] == ["checkpoint_000001"]
 
 
 def test_names(tmp_path: Path):

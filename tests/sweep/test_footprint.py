@@ -48,7 +48,7 @@ def test_a_step_takes_what_it_keeps_for_its_backward_pass() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         footprint.train(trial, 64)
-    assert sum(saved.values()) > 40 * MIB
+    assert sum(saved.values()) > 30 * MIB
     assert 0.8 * sum(saved.values()) < grown(lambda: footprint.train(trial, 64)) < 8 * sum(saved.values())
 
 

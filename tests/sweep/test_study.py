@@ -26,6 +26,7 @@ from snnsweep.sweep.study import (
     objectives_of,
     open_study,
     own,
+    put_back,
     read_study,
     running,
 )
@@ -263,6 +264,12 @@ def test_a_space_that_no_longer_fits_is_told_with_all_its_clashes(tmp_path: Path
             compatible(study, space(THEN.rpartition("\n")[0]), {}, {}, 0)
         Teller(study).tell(told, "failed", {})
     compatible(study, space(THEN.replace("1.1, 4.0", "20, 40.0")), {}, {}, 0)  # all told: other bounds may be
+    asked(study, 1, space(THEN))
+    put_back(study, 2)
+    with pytest.raises(SpaceError, match=r"neuron.tau: is .* in t0002, which was chosen and waits; now a"):
+        compatible(study, space(THEN.replace("1.1, 4.0", "20, 40.0")), {}, {}, 0)
+    asked(study, 1, space(THEN))
+    Teller(study).tell(2, "failed", {})
     compatible(study, space(THEN.rpartition("\n")[0]), {}, {}, 0)
 
 

@@ -137,6 +137,27 @@ def test_a_trial_goes_on_from_its_newest_checkpoint_that_is_whole(tmp_path: Path
     assert without_times(finish(again)) == without_times(whole)
 
 
+def test_an_ended_trial_whose_row_was_lost_keeps_its_trained_weights(tmp_path: Path):
+    ended, place = trial(FLAT, given={"place": str(tmp_path)}), {"place": str(tmp_path)}
+    whole = finish(ended)
+    saved(ended, tmp_path, 0)
+    again = trial(FLAT, given=place)
+    assert finish(again) == whole
+    file = saved(again, tmp_path, 1)
+    weights = torch.load(file, weights_only=True)["model"]
+    assert all(torch.equal(value, weights[name]) for name, value in ended.evaluation.model.state_dict().items())
+
+
+def test_a_checkpoint_from_before_a_key_was_there_is_gone_on_from(tmp_path: Path):
+    lost = trial(FLAT)
+    lost.step()
+    file = saved(lost, tmp_path, 0)
+    state = torch.load(file, weights_only=True)
+    del state["flat"]["train.pack_spikes"]
+    torch.save(state, file)
+    assert trial(FLAT, given={"place": str(tmp_path)}).evaluation.trainer.epochs_done == 1
+
+
 def test_a_checkpoint_of_another_variant_is_not_gone_on_from(tmp_path: Path):
     other = trial(FLAT | {"train.lr": 5e-3}, given={"place": str(tmp_path)})
     other.step()

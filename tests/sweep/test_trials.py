@@ -141,7 +141,7 @@ def test_a_lost_checkpoint_is_named(folder: Path, tmp_path: Path) -> None:
 
 def test_checkpoints_are_read_without_pickle(folder: Path) -> None:
     (state,) = (folder / "ray" / "t0000").glob("checkpoint_*/state.pt")
-    assert set(torch.load(state, weights_only=True)) == {"model", "result", "traceback", "flat", "texts"}
+    assert set(torch.load(state, weights_only=True)) == {"model", "result", "traceback", "flat", "texts", "sweep"}
 
 
 @pytest.mark.parametrize("short", [0, 1])

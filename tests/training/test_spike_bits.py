@@ -81,3 +81,8 @@ def test_the_key_packs_and_changes_no_weight(monkeypatch: pytest.MonkeyPatch) ->
         found.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
     assert len(calls) == 1
     assert torch.equal(*found)
+
+
+def test_equal_steps_are_kept_once() -> None:
+    steps = torch.zeros(1, 64, 128).expand(4, 64, 128)
+    assert unpack(pack(steps)).stride(0) == 0
