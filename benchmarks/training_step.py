@@ -210,7 +210,7 @@ def counts() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for name in ("if", "lif", "plif"):
         for steps in (4, 10):
-            found = sides(Row(name, "sew_add", "imagenet", steps, "fp32", 2))
+            found = sides(Row(name, "sew_add", "imagenet", steps, "fp32", 16))
             operations = [dispatches(found[side].backward) for side in ("theirs", "ours")]
             kept = [saved_bytes(found[side].loss, but=parameter) / 1e6 for side in ("theirs", "ours")]
             packed = saved_bytes(found["ours"].loss, but=parameter, pack=pack) / 1e6

@@ -23,7 +23,7 @@ def hardware(device: torch.device | str) -> str:
 def keep_freed_memory() -> None:
     """From now on the C library keeps what a training step frees, for the next one, instead of giving it back.
 
-    Fresh pages cost a training step on the CPU time (docs/parts-training.md); results do not change. The process
+    Fresh pages cost a training step on the CPU time (docs/performance.md); results do not change. The process
     keeps its peak until it ends. It has an effect with glibc alone, and none where the user has set a `MALLOC_...`
     variable.
     """
