@@ -203,7 +203,7 @@ def test_a_look_at_a_rung_changes_nothing(encoder: str):
 def test_a_look_at_a_rung_measures_what_is_compared_there_and_begins_at_the_trials_bracket():
     clean = Space("rungs.py", 'RUNGS = {"metrics": ("clean_accuracy",)}\ndef space(trial): return {}\n')
     seen = trial(FLAT, clean, {"rungs": Brackets(1, 2)}).step()["metrics"]
-    assert [name for name in seen if name.startswith("rung/")] == ["rung/clean_accuracy"]
+    assert [name for name in seen if name.startswith("rung/")] == ["rung/clean_accuracy", "rung/clean_accuracy/n"]
     sparse = Space("rungs.py", clean.text.replace('"clean_accuracy",', '"gradient_sparsity/gini",'))
     seen = trial(FLAT, sparse, {"rungs": Brackets(1, 2)}).step()["metrics"]
     assert "rung/gradient_sparsity/gini" in seen
