@@ -198,9 +198,11 @@ def workers_killed(scene: Scene, rng: Random, times: int) -> int:
         end = time.monotonic() + rng.uniform(0, 1)
         scene.until(lambda end=end: time.monotonic() > end)
         done += worker_killed(scene, rng, wounds)
-    if scene.wait() == 1:  # a trial that met four kills is open, and gone on with
+    code = scene.wait()
+    if code == 1:  # a trial that met four kills is open, and gone on with
         scene.resume()
-        assert scene.wait() == 0, scene.output
+        code = scene.wait()
+    assert code == 0, scene.output
     return done
 
 
