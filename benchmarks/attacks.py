@@ -17,7 +17,6 @@ CIFAR-10 is read from SNNSWEEP_DATA; without it the trained networks are those o
 
 import argparse
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,6 +40,7 @@ from snnsweep.errors import MissingData
 from snnsweep.evaluation import Evaluation
 from snnsweep.models import SNN
 from snnsweep.neurons import native
+from snnsweep.sweep.footprint import growth
 from snnsweep.terminal import out
 
 RGB = ImageSpec(3, 32, 32, 10, (0.5,) * 3, (0.25,) * 3)
@@ -217,6 +217,7 @@ def iteration(attack: Callable[..., Any]) -> int:
 
 MEMORY = {"model.stem": "cifar", "model.width": 1.0}
 WAYS = ("paper", "torchattacks", "ours")
+TINY = 0.02  # of the width
 
 
 def row_e(quick: bool) -> None:
@@ -236,25 +237,31 @@ def row_e(quick: bool) -> None:
     out.print(table)
 
 
+def attack_way(way: str, steps: int, model: torch.nn.Module, x: Tensor, y: Tensor) -> None:
+    if way == "ours":
+        ours(model, x, y, steps, leaves=False)
+    else:
+        attack = {"paper": peers.papers_way, "torchattacks": peers.torchattacks}[way]
+        attack(peers.Spikingjelly(model).eval(), x, y, steps)
+
+
 def memory(way: str, width: float) -> None:
-    """Prints the growth of this process' peak by two steps, and what one forward pass keeps; MiB."""
+    """Prints the growth of this process' peak by two steps, and what one forward pass keeps; MiB.
+
+    A tiny network is attacked first, so that code which is loaded at first use does not count.
+    """
+    attack_way(way, 2, *untrained({**MEMORY, "model.width": TINY}))
     model, x, y = untrained({**MEMORY, "model.width": width})
     spikingjelly = peers.Spikingjelly(model).eval()
-    attacks = {
-        "paper": lambda n: peers.papers_way(spikingjelly, x, y, n),
-        "torchattacks": lambda n: peers.torchattacks(spikingjelly, x, y, n),
-        "ours": lambda n: ours(model, x, y, n, leaves=False),
-    }
-    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    attacks[way](2)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start
+    peak = growth(lambda: attack_way(way, 2, model, x, y), x.device)
+    assert peak is not None, "Linux alone tells"
     image = x.clone().requires_grad_()
     if way == "ours":
         with frozen(model):
             kept = saved_bytes(lambda: model(image), but=parameter)
     else:
         kept = saved_bytes(lambda: spikingjelly.train(way == "paper")(image), but=parameter)
-    print(peak / 1024, kept / 2**20)
+    print(peak / 2**20, kept / 2**20)
 
 
 def main() -> None:

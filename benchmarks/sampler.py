@@ -18,14 +18,15 @@ import click
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial
 from rich.table import Table
 from sampler_problems import PROBLEMS
 
 from snnsweep.results.front import non_dominated
 from snnsweep.results.ranking import hypervolume
-from snnsweep.sweep.study import CONSTRAINT, STUDY_FILE, Journal
+from snnsweep.sweep.study import CONSTRAINT, STUDY_FILE
+from snnsweep.sweep.study_file import Journal, StudyFile
 from snnsweep.sweep.tpe import BoundedTPE
 from snnsweep.terminal import err, out
 
@@ -102,7 +103,7 @@ def cost(sizes: tuple[int, ...], problem: str, asks: int) -> None:
     for size in sizes:
         told = drawn(problem, size)
         with tempfile.TemporaryDirectory() as home:
-            journal = JournalStorage(Journal(Path(home) / STUDY_FILE))
+            journal = StudyFile(Journal(Path(home) / STUDY_FILE))
             for kind, storage in (("memory", InMemoryStorage()), ("journal", journal)):
                 found = costs(problem, told, storage, asks)
                 for name, (first, others, tells) in found.items():

@@ -28,7 +28,8 @@ def ended(template: Mapping[str, Any], flat: Mapping[str, Any], number: int) -> 
             place = place[group]
         place[name] = value
     metrics = {name: value * draw.uniform(0.9, 1.1) for name, value in template["metrics"].items()}
-    return json.dumps({**template, "config": config, "metrics": metrics})
+    result = {name: said for name, said in template.items() if name != "sleep_s"}
+    return json.dumps({**result, "config": config, "metrics": metrics})
 
 
 class StubTrial(tune.Trainable):

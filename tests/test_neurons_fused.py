@@ -55,14 +55,21 @@ def outcome(neuron: nn.Module, x: Tensor, upstream: Tensor) -> tuple[Tensor, tup
     return spikes.detach(), torch.autograd.grad(spikes, [leaf, *neuron.parameters()], upstream)
 
 
-@given(config=CONFIGS, time_steps=st.integers(1, 9), last=st.integers(1, 40), seed=st.integers(0, 2**31))
+@given(
+    config=CONFIGS,
+    time_steps=st.integers(1, 9),
+    last=st.integers(1, 40),
+    alike=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
 @settings(deadline=None, max_examples=80)
 def test_spikes_are_the_loops_and_gradients_to_1e_5(
-    config: NeuronConfig, time_steps: int, last: int, seed: int
+    config: NeuronConfig, time_steps: int, last: int, alike: bool, seed: int
 ) -> None:
     rng = torch.Generator().manual_seed(seed)
     x = config.v_threshold * (1 + 2 * torch.randn(time_steps, 2, 3, 5, last, generator=rng))
     x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (time_steps, 2))
+    x = x[:1].expand_as(x) if alike else x  # as direct coding gives it
     upstream, neuron = torch.randn(x.shape, generator=rng), neurons.build(config, time_steps)
     found = {}
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -75,6 +82,15 @@ def test_spikes_are_the_loops_and_gradients_to_1e_5(
         for one, other in zip(grads, other_grads, strict=True):
             # Of the layer's largest: a sum over many neurons may be near 0 by chance.
             torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5 * float(one.abs().max() + upstream.abs().max()))
+
+
+def test_equal_steps_are_neither_copied_nor_turned_to_another_order() -> None:
+    step = torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    x = step.expand(4, *step.shape)
+    assert native._dense(x, members=1) is x
+    spikes = neurons.build(NeuronConfig(name="if"), 4)(x)
+    assert spikes[0].stride() == step.stride()
+    assert spikes.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("way", ["compiled", "operations"])

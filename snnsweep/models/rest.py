@@ -17,16 +17,23 @@ from torch.nn.functional import batch_norm, conv2d
 WIDE = 16  # positions of a map
 
 _derived: ContextVar[dict[Hashable, Tensor] | None] = ContextVar("derived", default=None)
+_turned: ContextVar[list[nn.Parameter]] = ContextVar("turned")
 
 
 @contextmanager
 def at_rest() -> Iterator[None]:
-    """Inside, no parameter or buffer changes: what layers derive from theirs is computed once."""
-    token = _derived.set({})
+    """Inside, no parameter or buffer changes: what layers derive from theirs is computed once.
+
+    A weight may lie in another order there, with the same values; afterwards it lies as before.
+    """
+    token, turned = _derived.set({}), _turned.set([])
     try:
         yield
     finally:
+        for weight in _turned.get():
+            weight.data = weight.data.contiguous()
         _derived.reset(token)
+        _turned.reset(turned)
 
 
 def derived(key: Hashable, make: Callable[[], Tensor]) -> Tensor:
@@ -80,12 +87,25 @@ def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
     if (bottom - top, right - left) != conv.kernel_size:
         weight = derived((conv, window), lambda: conv.weight[..., top:bottom, left:right].contiguous())
     if x.device.type == "cpu":
-        x, layout, cut = laid_out(x), _layout(x), weight
-        weight = derived((conv, window, layout), lambda: cut.contiguous(memory_format=layout))
+        x, weight = laid_out(x), _weight_for(x, (conv, window), weight)
     settings = conv.stride, (high, wide), conv.dilation, conv.groups
     if _at_rest(x, conv.weight, conv.bias):
         return _Convolution.apply(x, weight, conv.bias, *settings)
     return conv2d(x, weight, conv.bias, *settings)
+
+
+def _weight_for(x: Tensor, key: Hashable, weight: Tensor) -> Tensor:
+    """The weight in the layout of x: a parameter at rest is turned to it, so that it is there once."""
+    layout = _layout(x)
+    if weight.is_contiguous(memory_format=layout):
+        return weight
+    if _derived.get() is None or not isinstance(weight, nn.Parameter) or weight.requires_grad:
+        return derived((key, layout), lambda: weight.contiguous(memory_format=layout))
+    if weight.is_contiguous():  # as it is to lie again; another layer's map may have turned it already
+        _turned.get().append(weight)
+        weight.data = weight.data.contiguous(memory_format=layout)
+        return weight
+    return derived((key, layout), lambda: weight.contiguous(memory_format=layout))
 
 
 def normed(norm: nn.BatchNorm2d, x: Tensor, weight: Tensor) -> Tensor:

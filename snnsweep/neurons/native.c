@@ -1,6 +1,7 @@
 /* Spikes of a layer of neurons over all time steps, and the gradient: the equations are in fused.py.
 
-   x, spikes and gradients are [steps][n], in float, or in bfloat16 where `bf16` is set; the membrane is in float.
+   x, spikes and gradients are [steps][n], in float, or in bfloat16 where `bf16` is set; the membrane is in float. The
+   steps of x lie `apart` numbers from each other: n, or 0 where all are the same one.
    A block of neurons goes through all its steps while it lies in the cache. Every operation of the forward pass is the
    one that torch does, in its order: compile without contraction to fused multiply-adds and without -ffast-math.
 
@@ -25,7 +26,7 @@ typedef struct {
     double *sums; /* [blocks][2]: dL/dthreshold and dL/drate of each block */
     const float *thresholds, *rates; /* [members] */
     const double *alphas;            /* [members] */
-    int64_t steps, n, members, inner, block;
+    int64_t steps, n, apart, members, inner, block;
     int32_t bf16, charge, hard, detach, family, of_threshold, of_rate;
     float threshold, rate; /* of the member at work */
     double alpha;
@@ -45,8 +46,7 @@ static uint16_t to_bf16(float a) { /* to nearest, ties to even */
     return (uint16_t)(a != a ? 0x7fc0 : rounded);
 }
 
-static const float *read_row(const Layer *l, const void *from, int64_t t, int64_t start, int64_t m, float *buffer) {
-    int64_t at = t * l->n + start;
+static const float *read_row(const Layer *l, const void *from, int64_t at, int64_t m, float *buffer) {
     if (!l->bf16) return (const float *)from + at;
     const uint16_t *row = (const uint16_t *)from + at;
     for (int64_t j = 0; j < m; j++) buffer[j] = from_bf16(row[j]);
@@ -168,7 +168,7 @@ static Rows rows_in(float *space, const Layer *l) {
 static void spikes_of(const Layer *l, int64_t start, int64_t m, Rows r) {
     memset(r.v, 0, m * sizeof(float));
     for (int64_t t = 0; t < l->steps; t++) {
-        charge(l, r.v, read_row(l, l->x, t, start, m, r.x), r.h, m);
+        charge(l, r.v, read_row(l, l->x, t * l->apart + start, m, r.x), r.h, m);
         fire(l, r.h, r.s, r.v, m);
         write_row(l, t, start, m, r.s);
     }
@@ -213,7 +213,7 @@ static void gradient_of(const Layer *l, int64_t start, int64_t m, Rows r, double
     int64_t b = l->block;
     memset(r.v, 0, m * sizeof(float));
     for (int64_t t = 0; t < l->steps; t++) {
-        charge(l, r.v, read_row(l, l->x, t, start, m, r.x), r.h + t * b, m);
+        charge(l, r.v, read_row(l, l->x, t * l->apart + start, m, r.x), r.h + t * b, m);
         surrogate(l, r.h + t * b, r.g + t * b, m);
         if (t + 1 < l->steps) fire(l, r.h + t * b, r.s, r.v, m);
     }
@@ -221,11 +221,11 @@ static void gradient_of(const Layer *l, int64_t start, int64_t m, Rows r, double
     memset(r.of_threshold, 0, m * sizeof(float));
     memset(r.of_rate, 0, m * sizeof(float));
     for (int64_t t = l->steps - 1; t >= 0; t--) {
-        through_spike(l, r, read_row(l, l->grad, t, start, m, r.gs), r.h + t * b, r.g + t * b, m);
+        through_spike(l, r, read_row(l, l->grad, t * l->n + start, m, r.gs), r.h + t * b, r.g + t * b, m);
         if (l->of_rate) {
             if (t) fire(l, r.h + (t - 1) * b, r.s, r.v, m);
             else memset(r.v, 0, m * sizeof(float));
-            const float *x = read_row(l, l->x, t, start, m, r.x);
+            const float *x = read_row(l, l->x, t * l->apart + start, m, r.x);
             for (int64_t j = 0; j < m; j++) r.of_rate[j] += r.gh[j] * (x[j] - r.v[j]);
         }
         through_charge(l, r.gh, r.gv, m);

@@ -39,7 +39,7 @@ class _Layer(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("x", "grad", "out", "sums")),
         *((name, ctypes.c_void_p) for name in ("thresholds", "rates", "alphas")),
-        *((name, ctypes.c_int64) for name in ("steps", "n", "members", "inner", "block")),
+        *((name, ctypes.c_int64) for name in ("steps", "n", "apart", "members", "inner", "block")),
         *((name, ctypes.c_int32) for name in ("bf16", "charge", "hard", "detach", "family", "of_threshold", "of_rate")),
         *((name, ctypes.c_float) for name in ("threshold", "rate")),
         ("alpha", ctypes.c_double),
@@ -63,7 +63,7 @@ def about() -> str:
 def spikes(x: Tensor, threshold: Number, rate: Number, dynamics: Dynamics) -> Tensor:
     """As `fused.spikes`."""
     x = _dense(x, members_of(threshold, rate, dynamics.alpha))
-    out = torch.empty_like(x)
+    out = _unwritten(x)
     _run(_loaded(), _layer(x, out, threshold, rate, dynamics))
     return out
 
@@ -73,9 +73,9 @@ def gradient(
 ) -> tuple[Tensor, list[float], list[float]]:
     """dL/dx of grad = dL/ds, and dL/dthreshold and dL/drate of each member, all 0 unless they are wanted."""
     x = _dense(x, members_of(threshold, rate, dynamics.alpha))
-    out = torch.empty_like(x)
-    if grad.dtype != x.dtype or grad.stride() != x.stride():
-        grad = torch.empty_like(x).copy_(grad)
+    out = _unwritten(x)
+    if grad.dtype != x.dtype or grad.stride() != out.stride():
+        grad = _unwritten(x).copy_(grad)
     layer = _layer(x, out, threshold, rate, dynamics)
     layer.grad = grad.data_ptr()
     layer.of_threshold, layer.of_rate = wanted
@@ -89,11 +89,20 @@ def members_of(*numbers: Number) -> int:
 
 
 def _dense(x: Tensor, members: int) -> Tensor:
-    """x with its steps one after the other, each without gaps; of a single member in any order (channels last)."""
-    if members > 1:
+    """x with its steps one after the other, each without gaps; of a single member in any order (channels last).
+
+    Steps that are all the same one (an expanded view) stay so.
+    """
+    step = x[0]
+    dense = torch.empty_like(step).stride() == step.stride()
+    if members > 1 or not dense or (len(x) > 1 and x.stride(0) not in (0, step.numel())):
         return x.contiguous()
-    dense = torch.empty_like(x).stride() == x.stride() and (len(x) == 1 or x.stride(0) == x[0].numel())
-    return x if dense else x.contiguous()
+    return x
+
+
+def _unwritten(x: Tensor) -> Tensor:
+    """Room for each step of x, in the order of its steps."""
+    return torch.empty_strided(x.shape, (x[0].numel(), *x.stride()[1:]), dtype=x.dtype)
 
 
 def _layer(x: Tensor, out: Tensor, threshold: Number, rate: Number, dynamics: Dynamics) -> _Layer:
@@ -107,6 +116,7 @@ def _layer(x: Tensor, out: Tensor, threshold: Number, rate: Number, dynamics: Dy
         **dict(zip(("thresholds", "rates", "alphas"), map(ctypes.addressof, kept), strict=True)),
         steps=len(x),
         n=x[0].numel(),
+        apart=0 if x.stride(0) == 0 else x[0].numel(),
         members=members,
         inner=max(1, x[0].numel() if members == 1 else x[0, 0, 0].numel()),
         bf16=x.dtype == torch.bfloat16,

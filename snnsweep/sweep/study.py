@@ -1,21 +1,18 @@
 """A sweep's study: where Optuna keeps it, whose trials are in it, and which of them are wanted again."""
 
-import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from snnsweep import lines
 from snnsweep.errors import UserError
 from snnsweep.result import Direction
+from snnsweep.sweep.study_file import Journal, StudyFile
 from snnsweep.tracking.address import redacted
 
 STUDY_FILE = "study.log"  # in the sweep's folder
@@ -23,7 +20,6 @@ CONSTRAINT = "not_finished"  # above 0 for a trial whose values are not its own,
 WARM = "warm_from"  # user attribute of another sweep's trial: whose it is
 RETRY = "retry_of"  # user attribute of a trial that runs a failed one's parameters again: that one's number
 _JOURNAL = "journal://"
-_LOCK_S = 5.0  # a lock is held for milliseconds; one of this age was left by a process that was killed
 _UNUSABLE = (
     optuna.exceptions.OptunaError,
     sqlalchemy.exc.SQLAlchemyError,
@@ -32,47 +28,6 @@ _UNUSABLE = (
     RuntimeError,
     ValueError,
 )
-
-
-class Journal(JournalFileBackend):
-    """Optuna's journal file, made whole where a kill or a full disk cut its last line short.
-
-    Optuna would append to the cut line, and no process could read the file any more. Its lock outlives a process
-    that was killed: the next one would wait for half a minute, and in a folder that was moved for ever.
-
-    Args:
-        path: absolute; its folder exists. Only the one process that runs the sweep may open it thus.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-
-    def __init__(self, path: Path):
-        lock = JournalFileSymlinkLock(str(path))
-        super().__init__(str(path), lock)
-        self._path, self._one_at_a_time = path, lock
-        self._free(path.with_name(f"{path.name}.lock"))
-        self._mend()
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        self._mend()  # the last one may have met a full disk
-        super().append_logs(logs)
-
-    def _mend(self) -> None:
-        if lines.ends_whole(self._path):
-            return
-        self._one_at_a_time.acquire()  # another process may merely be in the middle of its line
-        try:
-            lines.take_off_half(self._path)
-        finally:
-            self._one_at_a_time.release()
-
-    @staticmethod
-    def _free(lock: Path) -> None:
-        until = time.monotonic() + _LOCK_S
-        while os.path.lexists(lock) and time.monotonic() < until:
-            time.sleep(0.01)
-        lock.unlink(missing_ok=True)
 
 
 def open_study(
@@ -224,7 +179,7 @@ def again_as_new(study: optuna.Study, number: int) -> int:
 
 def _storage(folder: Path, url: str | None) -> BaseStorage:
     file = _journal_file(folder, url)
-    return RDBStorage(str(url)) if file is None else JournalStorage(Journal(file))
+    return RDBStorage(str(url)) if file is None else StudyFile(Journal(file))
 
 
 def _journal_file(folder: Path, url: str | None) -> Path | None:

@@ -1,7 +1,9 @@
 """TPE whose cost does not grow with the trials, and which does not repeat itself while there is something else."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import RandomSampler, TPESampler
@@ -39,6 +41,7 @@ class BoundedTPE(TPESampler):
         self._good: list[FrozenTrial] = []
         self._bad: list[FrozenTrial] = []
         self._scatter = RandomSampler(seed=seed)
+        self._read: dict[tuple[tuple[str, BaseDistribution], ...], dict[int, tuple[float, ...] | None]] = {}
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         if self._history is None:
@@ -91,3 +94,29 @@ class BoundedTPE(TPESampler):
         drawn = good.sample(self._rng.rng, self._n_ei_candidates)
         chosen = self._compare(drawn, self._compute_acquisition_func(drawn, good, bad))
         return {key: one.to_external_repr(chosen[key]) for key, one in search_space.items()}
+
+    def _get_internal_repr(
+        self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: optuna.Study
+    ) -> dict[str, np.ndarray]:
+        """As Optuna's own, which reads every trial's parameters again at every ask: what has ended is read once."""
+        read = self._read.setdefault(tuple(search_space.items()), {})
+        rows = []
+        for trial in trials:
+            number = trial.number
+            if number in read:
+                row = read[number]
+            else:
+                row = _row(self._get_params(trial, study), search_space)
+                if trial.state.is_finished():
+                    read[number] = row
+            if row is not None:
+                rows.append(row)
+        columns = np.array(rows).reshape(len(rows), len(search_space)).T
+        return dict(zip(search_space, columns, strict=True))
+
+
+def _row(params: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> tuple[float, ...] | None:
+    """Optuna's numbers for a trial's parameters; None where it lacks one."""
+    if not space.keys() <= params.keys():
+        return None
+    return tuple(one.to_internal_repr(params[name]) for name, one in space.items())

@@ -15,7 +15,7 @@ from snnsweep.config import ImageSpec, TrialConfig
 from snnsweep.models import rest
 from snnsweep.models.base import BatchNorm2d, Conv2d, MaxPool2d, once
 from snnsweep.models.folding import folded
-from snnsweep.models.rest import taps
+from snnsweep.models.rest import convolve, taps
 
 RGB = ImageSpec(3, 16, 16, 5, (0.5,) * 3, (0.25,) * 3)
 
@@ -130,6 +130,22 @@ def test_what_is_derived_from_parameters_is_forgotten_when_they_may_change() -> 
         assert not torch.equal(made(x), before)
         torch.testing.assert_close(made(x), plain(made, x))
     assert rest._derived.get() is None
+
+
+def test_a_weight_at_rest_is_there_once_and_lies_as_before_afterwards() -> None:
+    conv = nn.Conv2d(3, 8, 3, padding=1)
+    wide, narrow = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 2, 2)
+    before, strides = conv.weight.detach().clone(), conv.weight.stride()
+    expected = conv(wide), conv(narrow)
+    with frozen(conv):
+        for x, answer in zip((wide, narrow), expected, strict=True):
+            torch.testing.assert_close(convolve(conv, x), answer)
+        assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+        assert [tuple(copy.shape) for copy in rest._derived.get().values()] == [(8, 3, 3, 3)]  # the narrow map's
+    assert conv.weight.stride() == strides
+    assert torch.equal(conv.weight, before)
+    convolve(conv, wide).sum().backward()
+    assert conv.weight.grad.stride() == strides
 
 
 @pytest.mark.parametrize("norm", ["batch", "tdbn", "tebn"])

@@ -14,7 +14,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from snnsweep.errors import SpaceError, UserError
 from snnsweep.results import store
-from snnsweep.sweep import study as module
+from snnsweep.sweep import study_file
 from snnsweep.sweep.earlier import compatible, warm
 from snnsweep.sweep.samplers import seeded
 from snnsweep.sweep.search import StudySearcher, Teller
@@ -130,7 +130,7 @@ def test_a_full_disk_costs_no_more_than_the_line_that_met_it(tmp_path: Path):
 
 @pytest.mark.parametrize("target", ["study.log", "/a/folder/that/was/moved/study.log"])
 def test_the_lock_of_a_killed_process_is_taken_away(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "_LOCK_S", 0.05)
+    monkeypatch.setattr(study_file, "_LOCK_S", 0.05)
     asked(opened(tmp_path), 1)
     os.symlink(target, tmp_path / f"{STUDY_FILE}.lock")
     asked(opened(tmp_path), 1)
