@@ -1,11 +1,11 @@
 """What is a whole sweep worth beside a loop over a train-then-attack script? CPU time of all processes, on real digits.
 
-Ours is `snnsweep run` with three looks at a trial (after 2, 4 and 6 epochs; who falls behind at the first two is
-stopped), Ray, Optuna, MLflow, the audit and the start of everything included. Beside it every variant that the sweep
-chose goes through the script of the gradient-sparsity paper (Luu et al., arXiv 2509.23762) in its way: spikingjelly's
-modules in multi-step mode, batches of 16, after every epoch FGSM and PGD-7 on the whole held-out split, made in train
-mode with `loss.backward(retain_graph=True)`. Both train the same network from the same weights (their logits are
-compared first), attack the code at one eps, and are judged on the same 144 images. CPU time, Linux alone:
+Ours is `snnsweep run` with looks at a trial after 2, 4 and 6 epochs (`--epochs 18 --eta 3`: 2, 6 and 18), where who
+falls behind on the way is stopped; Ray, Optuna, MLflow, the audit and the start of everything are included. Beside it
+every variant that the sweep chose goes through the script of the gradient-sparsity paper (Luu et al., arXiv 2509.23762)
+in its way: spikingjelly's modules in multi-step mode, batches of 16, after every epoch FGSM and PGD-7 on the whole
+held-out split, made in train mode with `loss.backward(retain_graph=True)`. Both train the same network from the same
+weights (their logits are compared first), attack the code at one eps, and are judged on the same 144 images. CPU time, Linux alone:
     OMP_NUM_THREADS=1 python benchmarks/whole_sweep.py
     OMP_NUM_THREADS=1 python benchmarks/whole_sweep.py --quick       # six trials: that it runs, not what it is worth
 
@@ -40,12 +40,13 @@ from snnsweep.sweep.space import Space
 from snnsweep.terminal import err, out
 
 SPACE = '''"""Which threshold, rate, pooling and residual?"""
+EPOCHS, ETA = {epochs}, {eta}
 OBJECTIVES = ("robust_accuracy", "clean_accuracy")
-RUNGS = {"grace": 2, "eta": 2, "suite": "trail", "samples": 64}
+RUNGS = {"grace": 2, "eta": ETA, "suite": "trail", "samples": 64}
 FIXED = {"data.name": "digits", "data.subset": 320, "data.batch_size": 16, "model.name": "resnet", "model.depth": 18,
          "model.width": 0.125, "encoder.name": "direct", "encoder.time_steps": 4, "neuron.name": "if",
          "neuron.reset": "hard", "neuron.detach_reset": True, "neuron.surrogate": "atan", "neuron.alpha": 2.0,
-         "train.epochs": 6, "train.optimizer": "adam", "train.schedule": "constant", "train.weight_decay": 0.0,
+         "train.epochs": EPOCHS, "train.optimizer": "adam", "train.schedule": "constant", "train.weight_decay": 0.0,
          "attack.suite": "trail", "attack.samples": 144, "threat.space": "encoded", "threat.eps": 0.05}
 
 def space(trial):
@@ -257,8 +258,9 @@ def verdicts(ours: Mapping[str, Mapping[str, Any]], theirs: Mapping[str, Mapping
         yield f"best by {who}: " + ", ".join(f"{name} {rows[name]['robust_accuracy']:.3f}" for name in names)
 
 
-def report(home: Path, trials: int, seed: int, minutes: float) -> None:
-    our_cpu, our_wall = timed(["--ours", str(home), "--trials", str(trials), "--seed", str(seed)])
+def report(home: Path, trials: int, seed: int, minutes: float, epochs: int, eta: int) -> None:
+    length = ["--epochs", str(epochs), "--eta", str(eta)]
+    our_cpu, our_wall = timed(["--ours", str(home), "--trials", str(trials), "--seed", str(seed), *length])
     ours = load_results(home / "s").set_index("trial_id").to_dict("index")
     points = {name: {key: row[key] for key in DEFAULTS} for name, row in ours.items()}
     (home / "points.json").write_text(json.dumps(points))
@@ -277,7 +279,8 @@ def report(home: Path, trials: int, seed: int, minutes: float) -> None:
             name, str(count), f"{seconds:.0f}", f"{seconds / count:.2f}", f"{3600 * count / seconds:.0f}", f"{took:.0f}"
         )
     out.print(table)
-    out.print(f"script / snnsweep, CPU for all {len(ours)}: {whole / our_cpu:.2f}  (one run, seed {seed})")
+    said = f"{epochs} epochs, eta {eta}, one run, seed {seed}"
+    out.print(f"script / snnsweep, CPU for all {len(ours)}: {whole / our_cpu:.2f}  ({said})")
     for line in verdicts(ours, theirs):
         out.print(line, soft_wrap=True)
 
@@ -296,23 +299,33 @@ def run_script(home: Path, part: int, minutes: float) -> None:
 @click.option("--trials", default=32, show_default=True, type=click.IntRange(2))
 @click.option("--seed", default=0, show_default=True)
 @click.option("--minutes", default=4.0, show_default=True, help="After which the script takes no further variant.")
+@click.option("--epochs", default=6, show_default=True)
+@click.option("--eta", default=2, show_default=True)
 @click.option("--quick", is_flag=True, help="Six trials.")
 @click.option("--ours", hidden=True, type=click.Path(path_type=Path))
 @click.option("--script", hidden=True, type=click.Path(path_type=Path))
 @click.option("--part", hidden=True, type=int)
 def main(
-    trials: int, seed: int, minutes: float, quick: bool, ours: Path | None, script: Path | None, part: int | None
+    trials: int,
+    seed: int,
+    minutes: float,
+    epochs: int,
+    eta: int,
+    quick: bool,
+    ours: Path | None,
+    script: Path | None,
+    part: int | None,
 ) -> None:
     """Runs both, and prints how much CPU time each took and whether they agree."""
     torch.set_num_threads(1)
     if ours:
-        space = Space("whole_sweep", SPACE)
+        space = Space("whole_sweep", SPACE.replace("{epochs}", str(epochs)).replace("{eta}", str(eta)))
         Sweep(space, trials, storage=ours, name="s", seed=seed, sampler="random", max_concurrent=SIDE_BY_SIDE).run()
     elif script and part is not None:
         run_script(script, part, minutes)
     else:
         with tempfile.TemporaryDirectory() as home:
-            report(Path(home), 6 if quick else trials, seed, minutes)
+            report(Path(home), 6 if quick else trials, seed, minutes, epochs, eta)
 
 
 if __name__ == "__main__":
