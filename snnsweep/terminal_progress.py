@@ -51,7 +51,7 @@ class PlainLines:
 
 
 class ProgressView:
-    """Shows a `Progress` on stderr while it is open: `PlainLines`, and on a terminal a panel that follows below them."""
+    """Shows a `Progress` on stderr while it is open: `PlainLines`, on a terminal with a panel below them."""
 
     def __init__(self) -> None:
         self._live = Live(console=err, refresh_per_second=1, transient=True)

@@ -1,4 +1,4 @@
-"""What is said of a sweep on its way: figures against hand-made cases, and the same on a terminal, in a pipe and a log."""
+"""What is said of a sweep on its way: the figures by hand, and how they look on a terminal, in a pipe and in a log."""
 
 import json
 import os
@@ -131,7 +131,9 @@ def on_a_terminal(rows: int, columns: int, seconds: float = 0.0, **more: str) ->
     parent, child = pty.openpty()
     subprocess.run(["stty", "rows", str(rows), "cols", str(columns)], stdin=child, check=True)
     command = [sys.executable, "-c", SHOW, str(seconds)]
-    running = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=environment(**more), close_fds=True)
+    running = subprocess.Popen(
+        command, stdin=child, stdout=child, stderr=child, env=environment(**more), close_fds=True
+    )
     os.close(child)
     text, end = b"", time.monotonic() + 60
     while time.monotonic() < end:
@@ -192,13 +194,15 @@ def test_in_a_pipe_every_line_is_whole_plain_and_there_at_once():
         running.kill()
         running.wait()
     assert not re.search(r"[\x00-\x08\x0b-\x1f]", "".join(lines))
-    assert lines[0].startswith("0/40  running 30  finished 0  stopped 0  failed 0  infeasible 0  left ?  running: t0000")
+    assert lines[0].startswith(
+        "0/40  running 30  finished 0  stopped 0  failed 0  infeasible 0  left ?  running: t0000"
+    )
     assert lines[1].startswith("1/40 t0000 infeasible")
     assert "much longer than a narrow terminal is wide, and is not to be folded" in lines[1]
 
 
 def test_what_the_gpus_own_tool_says_is_shown_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """There is no GPU on the machine of the tests: its tool is replaced by one that prints what it printed elsewhere."""
+    """No GPU is at hand: its tool is replaced by one that prints lines of its kind."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert ask() == []
     tool = tmp_path / "nvidia-smi"

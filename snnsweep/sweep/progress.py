@@ -149,7 +149,9 @@ class Progress:
             self._compare(trial_id, row)
 
     def _compare(self, trial_id: str, row: Mapping[Any, Any]) -> None:
-        point = [float(value) if isinstance(value := row.get(name), int | float) else np.nan for name in self.objectives]
+        point = [
+            float(value) if isinstance(value := row.get(name), int | float) else np.nan for name in self.objectives
+        ]
         if self.objectives and np.isfinite(point).all():
             self._points[trial_id] = point
             self._front.add(row)

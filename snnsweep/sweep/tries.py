@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 
 from snnsweep.sweep.tuning import LOST_WORKERS, trial_name
+from snnsweep.tracking.address import redacted
 
 LOW_MEMORY = "running low on memory"  # in the error of a process that Ray ended
 
@@ -60,7 +61,7 @@ def every_loss_is_a_death() -> Iterator[None]:
 
     def note(self: Trial, exc: Any = None) -> None:
         kept = exc if isinstance(exc, RayTaskError | RayActorError) else None
-        self.temporary_state.raised = kept  # which Ray writes nowhere
+        vars(self.temporary_state)["raised"] = kept  # which Ray writes nowhere
         noted(self, exc)
 
     with (
@@ -77,7 +78,7 @@ def cause_of(trial: Trial) -> str:
     if inner is None or (isinstance(inner, RayActorError) and not inner.actor_init_failed):
         for_memory = ": the node ran low on memory, and Ray ended it" if LOW_MEMORY in str(inner) else ""
         return f"the trial's process was lost{for_memory}"
-    return f"{type(inner).__name__}: {inner}".strip().splitlines()[-1]
+    return redacted(f"{type(inner).__name__}: {inner}".strip().splitlines()[-1])
 
 
 def error_of(trial: Trial) -> Any:
