@@ -78,7 +78,7 @@ class ProgressView:
             self._live.start()
         if progress.done > self._panel.told and progress.last:
             self._panel.told = progress.done
-            err.print(ended_line(progress), soft_wrap=True)
+            err.print(ended_line(progress))  # with soft_wrap rich would cut the panel below it too
         self._panel.note()
         self._live.refresh()
 

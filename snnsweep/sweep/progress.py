@@ -84,12 +84,15 @@ class Progress:
     def left_s(self) -> float | None:
         """Seconds left; None until a trial has ended in this start of the sweep.
 
-        Whoever waits takes as long as the ended ones did on average, the stopped and failed too, and begins when a slot
-        is free. Whoever runs takes that long or, where it is more, as long as its epochs so far let expect.
+        Whoever waits takes as long as the ended ones did on average, the stopped and failed too, with those of the
+        running that have run longer already, and begins when a slot is free. Whoever runs takes that long or, where it
+        is more, as long as its epochs so far let expect; of one that is late nobody knows: as long again as it is late.
         """
         if not self.seconds:
             return None
-        usual, now = fmean(list(self.seconds)), time.monotonic()  # a terminal's thread may ask while trials end
+        ended, now = list(self.seconds), time.monotonic()  # a terminal's thread may ask while trials end
+        ages = [now - run.since for run in list(self.begun.values())]
+        usual = fmean([*ended, *(age for age in ages if age > fmean(ended))])
         busy = [self._left_of(name, usual, now) for name in list(self.running)]
         waiting = max(0, self.total - self.done - len(busy))
         slots = busy + [0.0] * (self.slots - len(busy)) or [0.0]
@@ -105,7 +108,7 @@ class Progress:
             return 0.0
         age, trained = now - run.since, epoch - run.begun_at
         expected = age / trained * (run.epochs - epoch) if run.epochs and trained > 0 else 0.0
-        return max(0.0, usual - age, expected)
+        return max(abs(usual - age), expected)
 
     @property
     def hypervolume(self) -> Volume | None:
