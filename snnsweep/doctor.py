@@ -77,7 +77,7 @@ def _data(name: str, data_dir: Path) -> Finding:
     try:
         return Finding(f"data: {name}", data.present(name, data_dir))
     except SnnSweepError as error:
-        return Finding(f"data: {name}", str(error))  # a set that nobody wants is no fault
+        return Finding(f"data: {name}", str(error), absent=True)  # a set that nobody wants is no fault
 
 
 def _version(package: str) -> str | None:

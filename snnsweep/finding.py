@@ -8,8 +8,14 @@ WORKING_SET = "torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at; `mend` is empty where it is fine."""
+    """One thing looked at.
+
+    Attributes:
+        mend: what to do; empty where nothing is wrong.
+        absent: that it is not there, and is needed by those alone who ask for it.
+    """
 
     what: str
     found: str
     mend: str = ""
+    absent: bool = False

@@ -75,7 +75,8 @@ def findings_table(findings: Iterable[Any]) -> Table:
     """The doctor's findings; what has to be mended stands out."""
     table = Table("", "what", "found", "mend it with")
     for finding in findings:
-        mark = Text("!", "bold red") if finding.mend else Text("ok", "green")
+        mark = Text("-", "dim") if finding.absent else Text("ok", "green")
+        mark = Text("!", "bold red") if finding.mend else mark
         table.add_row(mark, Text(finding.what), Text(finding.found), Text(finding.mend))
     return table
 

@@ -259,6 +259,7 @@ def test_doctor_finds_a_healthy_machine_and_json():
     assert findings["torch"]["mend"] == ""
     assert findings["data: digits"]["found"] == "there"
     assert "python -m snnsweep.data cifar10" in findings["data: cifar10"]["found"]
+    assert (findings["data: cifar10"]["absent"], findings["data: digits"]["absent"]) == (True, False)
 
 
 def test_help_is_quick_and_loads_nothing_heavy():
