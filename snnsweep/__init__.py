@@ -1,8 +1,8 @@
 """snnsweep: train and attack variants of spiking neural networks, and map the front of what they can do.
 
 `TrialConfig` describes a variant, `evaluate` trains, attacks and measures it, `Sweep` does so for many on a Ray
-cluster, and `ResumedSweep` goes on with one; `attacks`, `data`, `encoders`, `models`, `neurons` and `training` hold the
-parts. Heavy imports wait until a name is used.
+cluster, and `ResumedSweep` goes on with one (`progress` is a listener that prints how far they are); `attacks`, `data`,
+`encoders`, `models`, `neurons` and `training` hold the parts. Heavy imports wait until a name is used.
 """
 
 from importlib import import_module
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from snnsweep.results.store import load_results
     from snnsweep.sweep.launch import Sweep
     from snnsweep.sweep.resume import ResumedSweep
+    from snnsweep.terminal_progress import progress
     from snnsweep.together import evaluate_many
 
 __version__ = "0.1.0"
 __all__ = ["OBJECTIVES", "Result", "ResumedSweep", "Sweep", "TrialConfig", "evaluate", "evaluate_many", "front"]
-__all__ += ["load_results"]
+__all__ += ["load_results", "progress"]
 
 _HOMES = {
     "OBJECTIVES": "result",
@@ -32,6 +33,7 @@ _HOMES = {
     "evaluate_many": "together",
     "front": "results.front",
     "load_results": "results.store",
+    "progress": "terminal_progress",
 }
 
 

@@ -3,19 +3,19 @@
 Exit codes: 0 done, 1 it broke, 2 the user's input is wrong, 3 done but some trials failed, 130 interrupted.
 """
 
-import json
-import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from snnsweep import __version__
+from snnsweep import __version__, cli_complete
+from snnsweep.cli_about import completion, doctor, list_parts, ui
 from snnsweep.cli_cluster import submit_like
-from snnsweep.cli_options import FAILED_TRIALS, INTERRUPTED, Commands, folder_of, options, show_front
+from snnsweep.cli_options import FAILED_TRIALS, INTERRUPTED, SPACE, SWEEP, Commands, folder_of, options, show_front
 from snnsweep.cli_run import resume, run, sync
-from snnsweep.errors import UserError, nearest
+from snnsweep.errors import UserError
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -24,12 +24,12 @@ def main() -> None:
     """Train and attack variants of spiking neural networks, and map the front of what they can do."""
 
 
-for command in (run, submit_like(run), resume, sync):
+for command in (run, submit_like(run), resume, sync, list_parts, ui, doctor, completion):
     main.add_command(command)
 
 
 @main.command()
-@click.argument("space")
+@SPACE
 @options("set", "seed", "data-dir", "smoke", "json")
 def trial(space: str, given: tuple[str, ...], seed: int, data_dir: Path | None, smoke: bool, as_json: bool) -> None:
     """Train, attack and measure one variant of SPACE here, without Ray; what is not --set is drawn by --seed."""
@@ -43,7 +43,7 @@ def trial(space: str, given: tuple[str, ...], seed: int, data_dir: Path | None, 
         terminal.err.print("  ".join(f"{key}={terminal.value(key, value)}" for key, value in flat.items()))
     result = evaluate(config, data_dir, on_epoch=None if as_json else terminal.epoch_line)
     if as_json:
-        click.echo(json.dumps(result.row("trial"), indent=1))
+        terminal.print_json(result.row("trial"))
     else:
         terminal.out.print(terminal.result_table(result))
         terminal.out.print(f"{result.status} {result.cause}".strip())
@@ -52,22 +52,24 @@ def trial(space: str, given: tuple[str, ...], seed: int, data_dir: Path | None, 
 
 
 @main.command()
-@click.argument("space")
+@SPACE
 @options("trials", "seed", "data-dir", "smoke", "json")
 def check(space: str, trials: int, seed: int, data_dir: Path | None, smoke: bool, as_json: bool) -> None:
     """Sample SPACE, build some variants and say what a sweep would cost; nothing is trained."""
     from snnsweep import terminal
     from snnsweep.sweep.estimate import check_space
+    from snnsweep.terminal_cost import show_cost
 
-    report = check_space(space, trials, seed, data_dir, smoke)
+    say = partial(terminal.err.print, style="dim")
+    report = check_space(space, trials, seed, data_dir, smoke, say)
     if as_json:
-        click.echo(json.dumps(report, indent=1))
+        terminal.print_json(report)
     else:
-        terminal.out.print(terminal.cost_table(report))
+        show_cost(report)
 
 
 @main.command()
-@click.argument("sweep")
+@SWEEP
 @options("storage", "json")
 def front(sweep: str, storage: Path, as_json: bool) -> None:
     """Show the front of SWEEP, a folder or a name under --storage."""
@@ -75,7 +77,7 @@ def front(sweep: str, storage: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("sweep")
+@SWEEP
 @click.argument("standard")
 @click.argument("robust")
 @click.option("--weight", type=float, default=0.5, show_default=True, help="The robust trial's share, from 0 to 1.")
@@ -84,21 +86,22 @@ def mix(
     sweep: str, standard: str, robust: str, weight: float, storage: Path, data_dir: Path | None, as_json: bool
 ) -> None:
     """Mix the answers of two finished trials of SWEEP, attack the mix, and show it beside the front."""
+    from snnsweep import terminal
     from snnsweep.sweep.trials import mix as mixed
 
     folder = folder_of(sweep, storage)
     row = mixed(folder, standard, robust, weight, data_dir)
     if as_json:
-        click.echo(json.dumps(row, indent=1))
+        terminal.print_json(row)
     else:
         show_front(folder, as_json)
 
 
 @main.command()
-@click.argument("sweep")
+@SWEEP
 @click.option("--top", default="front", show_default=True, help="front, or how many: the best in the first objective.")
 @click.option("--seeds", type=int, default=3, show_default=True, help="Fresh ones a member; 0: the stored models.")
-@click.option("--suite", default="strong", show_default=True, help="The attacks.")
+@click.option("--suite", default="strong", show_default=True, shell_complete=cli_complete.suite, help="The attacks.")
 @click.option("--samples", type=int, help="Attacked test images; by default the suite's number.")
 @click.option("--gpus-per-trial", type=float, help="A fraction too; by default 1 where the cluster has GPUs.")
 @options("storage", "data-dir", "address", "cpus-per-trial", "max-concurrent", "json")
@@ -107,12 +110,13 @@ def confirm(sweep: str, storage: Path, as_json: bool, **settings: Any) -> None:
     from snnsweep import terminal
     from snnsweep.sweep.confirm import Confirmation
     from snnsweep.terminal_confirm import show_confirmation
+    from snnsweep.terminal_progress import ProgressView
 
-    with terminal.ProgressView() as view:
+    with ProgressView() as view:
         confirmed = Confirmation(folder_of(sweep, storage), **settings, listener=view).run()
     report = confirmed.report()
     if as_json:
-        click.echo(json.dumps(report, indent=1))
+        terminal.print_json(report)
     else:
         show_confirmation(report)
     if confirmed.interrupted:
@@ -121,65 +125,6 @@ def confirm(sweep: str, storage: Path, as_json: bool, **settings: Any) -> None:
     if confirmed.failed():
         terminal.err.print(f"some pairs failed: see {confirmed.folder}", style="red", soft_wrap=True)
         sys.exit(FAILED_TRIALS)
-
-
-@main.command("list")
-@click.argument("kind", required=False)
-@options("json")
-def list_parts(kind: str | None, as_json: bool) -> None:
-    """List what a config key can name, and the keys: all kinds, or one KIND, each part with what it is."""
-    from snnsweep import terminal
-    from snnsweep.config import about_keys
-    from snnsweep.registry import KINDS
-
-    if kind and kind not in (*KINDS, "keys"):
-        raise UserError(f"unknown kind {kind!r}; {nearest(kind, (*KINDS, 'keys'))}")
-    shown = {name: known for name, known in KINDS.items() if kind in (None, name)}
-    parts = {name: {part: known.about(part) for part in known.names()} for name, known in shown.items()}
-    if kind in (None, "keys"):
-        parts["keys"] = about_keys()
-    if as_json:
-        click.echo(json.dumps(parts, indent=1))
-    else:
-        terminal.out.print(terminal.parts_table(parts))
-
-
-@main.command()
-@click.argument("sweep")
-@click.option("--port", type=int, default=5000, show_default=True)
-@options("storage")
-def ui(sweep: str, port: int, storage: Path) -> None:
-    """Open the MLflow UI of SWEEP on this machine (127.0.0.1)."""
-    from snnsweep.results.store import load_sweep
-    from snnsweep.tracking.address import artifacts_of, page, server_command
-
-    facts = load_sweep(folder_of(sweep, storage))
-    uri = facts["tracking_uri"]
-    artifacts = artifacts_of(uri)
-    if artifacts is None:
-        click.echo(f"this sweep is on {uri}, which this command cannot serve; open it there")
-        return
-    command = server_command(uri, artifacts, port)
-    click.echo(f"{page(port, facts['mlflow_experiment_id'])}\nCtrl-C ends it")
-    os.execve(command[0], command, os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})  # 7 idle processes
-
-
-@main.command()
-@options("storage", "data-dir", "json")
-def doctor(storage: Path, data_dir: Path | None, as_json: bool) -> None:
-    """Say what is installed, what does not fit together, and the command that mends it."""
-    from dataclasses import asdict
-
-    from snnsweep import terminal
-    from snnsweep.doctor import examine
-
-    folder = data_dir or Path(os.environ.get("SNNSWEEP_DATA") or "data")
-    findings = list(examine(storage, folder))
-    if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
-    else:
-        terminal.out.print(terminal.findings_table(findings))
-    sys.exit(1 if any(finding.mend for finding in findings) else 0)
 
 
 def _pairs(given: tuple[str, ...]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """`snnsweep submit`: the options of `run`, and where the cluster is."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ OWN = (
     "warm_start",
     "name",
     "address",
-    "as_json",
-)  # of `run`; here they mean something else, or nothing
+)  # of `run`; here they mean something else
 
 
 def submit_like(run: click.Command) -> click.Command:
@@ -39,13 +39,16 @@ def submit_like(run: click.Command) -> click.Command:
 
 @click.pass_context
 def _submit(ctx: click.Context, space: str, **settings: Any) -> None:
-    """Run the space file SPACE on a Ray cluster as a job, which does not need this machine any more."""
+    """Run SPACE on a Ray cluster as a job, which does not need this machine any more."""
     from snnsweep import terminal
     from snnsweep.sweep.submit import submit
 
     names = ("name", "storage", "data_dir", "warm_start", "working_dir", "address")
     own = {name: settings[name] for name in names}
-    job = submit(space, list(_given(ctx, set(own) | {"space"})), **own)
+    job = submit(space, list(_given(ctx, set(own) | {"space", "as_json"})), **own)
+    if settings["as_json"]:
+        terminal.print_json(asdict(job) | {"ways_on": job.ways_on})
+        return
     terminal.out.print(f"submitted {job.name} to {job.address}", soft_wrap=True, markup=False)
     for what, command in job.ways_on.items():
         terminal.out.print(f"{what:8}{command}", soft_wrap=True, markup=False)

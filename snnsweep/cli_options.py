@@ -1,13 +1,16 @@
 """What the commands of the command line share: the options, which mean the same everywhere, and how errors end."""
 
 import json
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from snnsweep import cli_complete
 from snnsweep.errors import SnnSweepError, nearest
 
 FAILED_TRIALS, INTERRUPTED = 3, 130
@@ -43,13 +46,43 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with told_before_it_runs():
+                return super().invoke(ctx)
         except SnnSweepError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(INTERRUPTED)
+
+
+class _Once(logging.Handler):
+    """One line on stderr for each message."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self._said:
+            self._said.add(text)
+            click.echo(text, err=True)
+
+
+@contextmanager
+def told_before_it_runs() -> Iterator[None]:
+    """Inside, the path and hash of a space are on stderr before its code runs."""
+    logger, handler = logging.getLogger("snnsweep.space"), _Once()
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
 
 
 def options(*names: str) -> Callable[[Any], Any]:
@@ -75,6 +108,8 @@ class Share(click.ParamType):
             self.fail(f"{value!r} is neither a number nor auto", param, ctx)
 
 
+SPACE = click.argument("space", shell_complete=cli_complete.space)
+SWEEP = click.argument("sweep", shell_complete=cli_complete.sweep)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 OPTIONS = {
     "trials": click.option("--trials", type=click.IntRange(1), default=20, show_default=True, help="How many trials."),
@@ -89,6 +124,7 @@ OPTIONS = {
         "--sampler",
         default="tpe",
         show_default=True,
+        shell_complete=cli_complete.sampler,
         help="Who chooses the variants: tpe, nsga2, nsga3, gp, random or grid.",
     ),
     "tracking-uri": click.option("--tracking-uri", help="An MLflow server; by default a sqlite file in --storage."),
@@ -116,26 +152,41 @@ OPTIONS = {
     ),
     "time-budget": click.option("--time-budget", type=float, help="Seconds after which no trial goes on."),
     "smoke": click.option("--smoke", is_flag=True, help="Tiny trials, to see that it runs; the figures mean nothing."),
-    "set": click.option("--set", "given", multiple=True, metavar="KEY=VALUE", help="A config key; may be repeated."),
+    "set": click.option(
+        "--set",
+        "given",
+        multiple=True,
+        metavar="KEY=VALUE",
+        shell_complete=cli_complete.setting,
+        help="A config key; may be repeated.",
+    ),
     "json": click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout."),
 }
 
 
-def show_front(folder: Path, as_json: bool) -> None:
-    """The front and the mixes of a sweep, on stdout."""
-    from snnsweep import terminal
+def front_of(folder: Path) -> dict[str, Any]:
+    """The front and the mixes of a sweep, for `print_json`."""
     from snnsweep.results import store
 
-    facts, results, members = store.load_sweep(folder), store.load_results(folder), store.load_front(folder)
-    mixes = store.load_mixes(folder)
+    facts, results = store.load_sweep(folder), store.load_results(folder)
+    frames = {"front": store.load_front(folder), "mixes": store.load_mixes(folder)}
+    rows = {name: json.loads(frame.to_json(orient="records", double_precision=15)) for name, frame in frames.items()}
+    counts = {str(status): int(count) for status, count in results["status"].value_counts().items()}
+    head = {"folder": str(folder), "status": facts["status"], "smoke": facts["smoke"], "trials": counts}
+    return head | {"objectives": facts["objectives"], **rows}
+
+
+def show_front(folder: Path, as_json: bool) -> None:
+    """The front and the mixes of a sweep, on stdout."""
+    from snnsweep import terminal, terminal_front
+    from snnsweep.results import store
+
     if as_json:
-        rows = {
-            name: json.loads(frame.to_json(orient="records")) for name, frame in (("front", members), ("mixes", mixes))
-        }
-        click.echo(json.dumps({"folder": str(folder), "objectives": facts["objectives"], **rows}, indent=1))
+        terminal.print_json(front_of(folder))
         return
-    terminal.show_front(facts, results, members)
-    terminal.show_mixes(mixes, members, facts["objectives"])
+    facts, results, members = store.load_sweep(folder), store.load_results(folder), store.load_front(folder)
+    terminal_front.show_front(facts, results, members)
+    terminal_front.show_mixes(store.load_mixes(folder), members, facts["objectives"])
 
 
 def folder_of(sweep: str, storage: Path) -> Path:

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from snnsweep.cli import main
 from snnsweep.config import DEFAULTS
+from snnsweep.sweep import estimate
 
 TINY = (
     '"""Does it run?"""\n'
@@ -217,10 +218,13 @@ def test_trial_knows_the_parts_of_the_file(here: Path):
     assert json.loads(result.stdout)["neuron.name"] == "own_neuron"
 
 
-def test_what_the_user_wrote_is_no_markup(here: Path):
+def test_what_the_user_wrote_is_no_markup(here: Path, monkeypatch: pytest.MonkeyPatch):
     (here / "bad.py").write_text(OWN)
+    monkeypatch.setattr(estimate, "ENOUGH_S", 0)  # after which no further variant is measured
     shown = call("check", "bad.py")
     assert shown.exit_code == 0
+    assert "1 of 16 sampled variants" in shown.output
+    assert "from one variant alone" in shown.output
     assert "Is [/b] printed as it is?" in shown.output
     assert "memory of " in shown.output
 
@@ -259,6 +263,7 @@ def test_doctor_finds_a_healthy_machine_and_json():
     assert findings["torch"]["mend"] == ""
     assert findings["data: digits"]["found"] == "there"
     assert "python -m snnsweep.data cifar10" in findings["data: cifar10"]["found"]
+    assert (findings["data: cifar10"]["absent"], findings["data: digits"]["absent"]) == (True, False)
 
 
 def test_help_is_quick_and_loads_nothing_heavy():

@@ -237,7 +237,7 @@ class Confirmation:
             side_by_side = slots(self.cpus, gpus, self.max_concurrent)
             for pair in todo:
                 pair["flat"]["device"] = "cuda" if gpus else "cpu"
-            progress = Progress(len(todo), self.facts["objectives"], side_by_side)
+            progress = Progress(len(todo), self.facts["objectives"], side_by_side, has_front=False)
             tidy = Tidy(str(self.folder))
             keeper = Keeper(store.Store(self.folder, own), progress, self.listener, tidy)
             run = tuner(

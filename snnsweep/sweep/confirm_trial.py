@@ -1,6 +1,5 @@
 """One pair of a confirmation, a member and a seed, as a Ray Tune trainable; and the driver that keeps its row."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +73,6 @@ class Keeper(tune.Callback):
 
     def __init__(self, rows: Store, progress: Progress, listener: Callable[[Progress], None], tidy: Tidy):
         self.rows, self.progress, self.listener, self.tidy = rows, progress, listener, tidy
-        self._since: dict[str, float] = {}
         self._ended: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -82,8 +80,9 @@ class Keeper(tune.Callback):
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._since.setdefault(pair_name(trial), time.time())
-        self.progress.running.setdefault(pair_name(trial), 0)
+        flat = trial.config["pair"]["flat"]
+        epochs = 0 if trial.config["pair"]["stored"] else flat["train.epochs"]
+        self.progress.begin(pair_name(trial), 0, epochs)
         self.listener(self.progress)
 
     def on_trial_result(
@@ -112,7 +111,5 @@ class Keeper(tune.Callback):
         self._ended.add(name)
         own = {name: pair[name] for name in ("member", "stored", "sources", "space_sha256")} | {"split": SPLIT}
         self.rows.add(result.row(name) | pair["flat"] | own)
-        self.progress.running.pop(name, None)
-        self.progress.seconds.append(time.time() - self._since[name])
         self.progress.note(name, result)
         self.listener(self.progress)

@@ -7,10 +7,9 @@ own end is handed out again, and goes on from its newest checkpoint.
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import optuna
@@ -155,8 +154,7 @@ class Drive:
                 num_samples=left,
                 **search,
             )
-            # When all is over Ray reads its trials' errors back, unasked, and a full disk may have cut them.
-            with every_loss_is_a_death(), suppress(EOFError, UnpicklingError):
+            with every_loss_is_a_death():
                 run.fit()
 
     def close(self, facts: Mapping[str, Any]) -> int:

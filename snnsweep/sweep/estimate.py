@@ -13,13 +13,15 @@ import torch
 from snnsweep import data
 from snnsweep.attacks import Threat, suites
 from snnsweep.config import TrialConfig
-from snnsweep.evaluation import Evaluation, looked_at
+from snnsweep.evaluation import Evaluation, device_of, looked_at
+from snnsweep.machine import hardware
 from snnsweep.metrics import probes, sparsity
 from snnsweep.sweep import footprint
 from snnsweep.sweep.preflight import space_works
 from snnsweep.sweep.space import SMOKE, Space
 
-MEASURED = 4  # variants that are built and timed
+MEASURED = 4  # variants that are built and timed, at most
+ENOUGH_S = 90  # after that no further one is begun
 PASS_S = 0.25  # a forward pass that is timed takes about that long, or is of the whole batch
 WEIGHED = 32  # images, at least, with which memory is measured, or the whole batch
 
@@ -120,25 +122,43 @@ def weigh(config: TrialConfig, data_dir: Path) -> Memory:
     return Memory(config.to_flat(), peak(footprint.train, batch), peak(footprint.attack, most), few)
 
 
-def check_space(source: str, trials: int, seed: int, data_dir: Path | None, smoke: bool) -> dict[str, Any]:
+def check_space(
+    source: str,
+    trials: int,
+    seed: int,
+    data_dir: Path | None,
+    smoke: bool,
+    say: Callable[[str], object] = lambda text: None,
+) -> dict[str, Any]:
     """Samples a space, measures some of its variants, and scales up to a sweep.
 
+    Args:
+        say: is told what is being measured.
+
     Returns:
-        question, objectives, trials, variants (config and cost each), the memory of the largest variant, and hours of
-        one worker: low, median, high.
+        question, objectives, trials, variants (config and cost each), how many were sampled, the hardware, the memory
+        of the largest variant, and hours of one worker: low, median, high.
 
     Raises:
         UserError: all that is wrong with the space.
     """
     space, folder = Space.read(source), data_dir or data.default_folder()
     configs = space_works(space, seed, {"seed": seed}, SMOKE if smoke else {}, folder)
-    variants = [(config, estimate(config, folder)) for config in configs[:MEASURED]]
+    variants, since = [], time.monotonic()
+    for number, config in enumerate(configs[:MEASURED]):
+        if number and time.monotonic() - since > ENOUGH_S:
+            break
+        say(f"measuring variant {number + 1} of {MEASURED}")
+        variants.append((config, estimate(config, folder)))
+    say("measuring the memory of the largest variant")
     hours = sorted(trials * (cost.train_s + cost.attack_s) / 3600 for _, cost in variants)
     return {
         "space": space.source,
         "question": space.question,
         "objectives": space.objectives,
         "trials": trials,
+        "sampled": len(configs),
+        "hardware": hardware(device_of("auto")),
         "variants": [config.to_flat() | asdict(cost) for config, cost in variants],
         "memory": asdict(weigh(footprint.largest(configs, 1)[0], folder)),
         "worker_hours": {"low": hours[0], "median": median(hours), "high": hours[-1]},

@@ -42,7 +42,7 @@ class Sweep:
     """Many trials over one space, in one folder, as one MLflow parent run.
 
     Args:
-        space: path of a space file, or one that was read.
+        space: path of a space file, the name of one that comes with snnsweep, or one that was read.
         trials: how many.
         storage: folder that holds sweeps; the embedded MLflow database lies there too.
         name: of the sweep and its folder; by default the space's name and the time.

@@ -25,6 +25,7 @@ from snnsweep.sweep.ahead import Ahead
 from snnsweep.sweep.samplers import GridSampler
 from snnsweep.sweep.space import Space
 from snnsweep.sweep.study import CONSTRAINT, RETRY, objectives_of, put_back, trial_of
+from snnsweep.tracking.address import redacted
 
 UNBOUNDED = 1e6  # told for a metric to be minimised of which nothing was seen yet
 LEAST_VIOLATION = 1e-3  # of a trial that was stopped after its last epoch
@@ -100,7 +101,7 @@ class StudySearcher(Searcher):
         try:
             suggestion["flat"] = self.space.sample(trial, self.defaults, self.overrides).to_flat()
         except SpaceError as error:
-            suggestion |= {"flat": dict(trial.params), "cause": str(error)}
+            suggestion |= {"flat": dict(trial.params), "cause": redacted(str(error))}
         if isinstance(self.study.sampler, GridSampler) and RETRY not in trial.user_attrs and self._seen(trial):
             trial.set_user_attr("cause", "the grid is spent")
             self.study.tell(trial, state=TrialState.FAIL)

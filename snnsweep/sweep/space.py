@@ -7,6 +7,7 @@ return nothing), `OBJECTIVES` (metric names, or a dict of names with "maximize" 
 """
 
 import hashlib
+import logging
 import re
 import sys
 import traceback
@@ -19,12 +20,14 @@ from typing import Any, get_args
 
 import optuna
 
+from snnsweep import spaces
 from snnsweep.config import Flat, TrialConfig
-from snnsweep.errors import SpaceError, UnknownName, UserError
+from snnsweep.errors import SpaceError, UnknownName, UserError, nearest
 from snnsweep.result import DEFAULT_OBJECTIVES, Direction, direction
 from snnsweep.sweep.rungs import Rungs
 
 PROBES = 16
+_LOGGER = logging.getLogger("snnsweep.space")  # what the command line shows before it runs somebody's code
 MODULE = "snnsweep_space_"  # begins the name of an executed space
 SMOKE: Flat = {"data.subset": 32, "train.epochs": 1, "attack.samples": 16, "model.width": 0.125}
 
@@ -66,14 +69,20 @@ class Space:
 
     @classmethod
     def read(cls, path: Path | str) -> "Space":
-        """Raises:
-        SpaceError: there is no such file.
+        """Of a file, or of a space that comes with snnsweep by its name.
+
+        Raises:
+            SpaceError: there is no such file or name.
         """
+        file = spaces.find(path)
         try:
-            return cls(str(path), Path(path).read_text())
+            return cls(str(file), file.read_text())
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a text file"
-            raise SpaceError(f"{path}: {reason}; give the path of a space file, e.g. one of search_spaces/") from None
+            hint = nearest(Path(path).stem, spaces.names())
+            raise SpaceError(
+                f"{path}: {reason}; give the path of a space file, or a name from `snnsweep list spaces`: {hint}"
+            ) from None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Space, (self.source, self.text)  # what was executed stays behind
@@ -96,6 +105,7 @@ class Space:
         module = ModuleType(MODULE + re.sub(r"\W", "_", self.name))
         module.__file__ = self.source
         sys.modules[module.__name__] = module  # dataclasses look their module up there
+        _LOGGER.info("runs the code of %s, sha256 %s%s", Path(self.source).resolve(), self.sha256, self._kept())
         self._guard(lambda: exec(compile(self.text, self.source, "exec"), module.__dict__))
         if not callable(getattr(module, "space", None)):
             raise SpaceError(
@@ -103,6 +113,14 @@ class Space:
                 "the fixed values"
             )
         return module
+
+    def _kept(self) -> str:
+        """Words of warning where the text is not the file's."""
+        try:
+            same = Path(self.source).read_text() == self.text
+        except (OSError, UnicodeDecodeError):
+            same = False
+        return "" if same else " (the text that its sweep has kept: the file is another one by now, or gone)"
 
     def load(self) -> None:
         """Executes the file, for the parts that it registers."""

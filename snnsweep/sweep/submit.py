@@ -69,7 +69,7 @@ def submit(
     """Hands `snnsweep run` to the cluster and does not wait for it.
 
     Args:
-        space: path of a space file on this machine; it travels with the job.
+        space: path of a space file on this machine, or a name of one that comes with snnsweep; it travels with the job.
         options: more options of `snnsweep run`, as on the command line.
         storage: absolute folder that every machine of the cluster sees.
         address: the cluster's dashboard, http://host:port.
@@ -82,6 +82,7 @@ def submit(
         UserError: something given cannot be used; nothing has been submitted then.
     """
     read = Space.read(space)
+    source = Path(read.source)
     name = name or f"{read.name}-{datetime.now():%Y%m%d-%H%M%S}"
     others = {"--data-dir": data_dir, "--warm-start": warm_start}
     places = {"--storage": storage} | {option: path for option, path in others.items() if path}
@@ -90,18 +91,18 @@ def submit(
             lambda: read.objectives,
             lambda: _fits(name),
             lambda: _no_secrets([*options, *places.values()]),
-            lambda: _inside(Path(space), working_dir),
+            lambda: _inside(source, working_dir),
             lambda: _is_http(address),
             *(lambda option=option, path=path: _absolute(option, path) for option, path in places.items()),
             _extra_is_there,
         ]
     )
-    where = Path(space).resolve().relative_to(working_dir.resolve()) if working_dir else Path(Path(space).name)
+    where = source.resolve().relative_to(working_dir.resolve()) if working_dir else Path(source.name)
     told = [word for option, path in places.items() for word in (option, path)]
     entrypoint = shlex.join(["snnsweep", "run", str(where), *options, "--name", name, *told, "--address", "auto"])
     folder = f"{storage.rstrip('/')}/{name}"
     with tempfile.TemporaryDirectory() as alone:
-        shutil.copy(space, alone)
+        shutil.copy(source, alone)
         _hand_over(_client(address), address, name, entrypoint, working_dir or Path(alone))
     return Job(name, folder, redacted(address), entrypoint)
 

@@ -22,6 +22,7 @@ from snnsweep.sweep.memory import assigned_device, confine
 from snnsweep.sweep.rungs import AT_THE_END
 from snnsweep.sweep.sharing import Shared, install
 from snnsweep.sweep.space import Space
+from snnsweep.tracking.address import redacted
 
 
 class SweepTrial(tune.Trainable):
@@ -196,8 +197,8 @@ class SweepTrial(tune.Trainable):
         except (Exception, SystemExit) as error:  # spaces bring their own neurons, models, attacks
             if is_the_machines(error):
                 raise
-            cause = " ".join(f"{type(error).__name__}: {error}".split())
-            self.traceback = traceback.format_exc()
+            cause = redacted(" ".join(f"{type(error).__name__}: {error}".split()))
+            self.traceback = redacted(traceback.format_exc())
         if self.evaluation:
             self.result = self.evaluation.failed(cause)
         else:

@@ -8,19 +8,17 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 from unittest.mock import patch
 from uuid import uuid4
 
-from ray import cloudpickle
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 
 from snnsweep.sweep.tuning import LOST_WORKERS, trial_name
+from snnsweep.tracking.address import redacted
 
 LOW_MEMORY = "running low on memory"  # in the error of a process that Ray ended
 
@@ -50,15 +48,27 @@ class Tries:
 def every_loss_is_a_death() -> Iterator[None]:
     """Inside, Tune takes it as the death of one process when Ray ends one that takes too much memory, or loses what it
     said. Tune itself ends the whole run then, with a RuntimeError: it knows a RayActorError alone.
+
+    A trial's last error stays in this process's memory. Tune would read it back from the sweep's storage and unpickle
+    it, which runs whatever somebody with access to that storage has put there.
     """
-    told = RayActorManager._actor_task_failed
+    told, noted = RayActorManager._actor_task_failed, Trial.handle_error
 
     def failed(self: RayActorManager, tracked_actor_task: TrackedActorTask, exception: Exception) -> None:
         if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
             exception = RayActorError(error_msg=str(exception))
         told(self, tracked_actor_task, exception)
 
-    with patch.object(RayActorManager, "_actor_task_failed", failed):
+    def note(self: Trial, exc: Any = None) -> None:
+        kept = exc if isinstance(exc, RayTaskError | RayActorError) else None
+        vars(self.temporary_state)["raised"] = kept  # which Ray writes nowhere
+        noted(self, exc)
+
+    with (
+        patch.object(RayActorManager, "_actor_task_failed", failed),
+        patch.object(Trial, "handle_error", note),
+        patch.object(Trial, "get_pickled_error", _raised),
+    ):
         yield
 
 
@@ -68,7 +78,7 @@ def cause_of(trial: Trial) -> str:
     if inner is None or (isinstance(inner, RayActorError) and not inner.actor_init_failed):
         for_memory = ": the node ran low on memory, and Ray ended it" if LOW_MEMORY in str(inner) else ""
         return f"the trial's process was lost{for_memory}"
-    return f"{type(inner).__name__}: {inner}".strip().splitlines()[-1]
+    return redacted(f"{type(inner).__name__}: {inner}".strip().splitlines()[-1])
 
 
 def error_of(trial: Trial) -> Any:
@@ -84,9 +94,5 @@ def host_of(trial: Trial) -> str:
 
 
 def _raised(trial: Trial) -> Any:
-    """As Ray has it: on this machine first, and only later where `Trial.get_pickled_error` looks."""
-    file = trial.pickled_error_file
-    try:
-        return cloudpickle.loads(Path(file).read_bytes()) if file and Path(file).is_file() else None
-    except (OSError, EOFError, UnpicklingError):  # a full disk has cut it
-        return None
+    """As Ray handed it to this process; None where it did not say."""
+    return getattr(trial.temporary_state, "raised", None)

@@ -1,6 +1,5 @@
 """The driver's view of a running sweep: what Ray reports becomes rows, told trials, MLflow runs and progress."""
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,6 @@ class Recorder(tune.Callback):
         self.given_up: dict[str, str] = {}
         self._tries, self._in_a_row = Tries(), 0
         self._ended: set[str] = set()
-        self._since: dict[str, float] = {}
         self._at_rung: dict[str, dict[str, float]] = {}  # what was measured at the last one
         self._open: dict[str, Trial] = {}
         self._met = 0
@@ -96,9 +94,9 @@ class Recorder(tune.Callback):
         name = trial_name(trial)
         if name in self._ended:  # its process was lost when its last checkpoint was to be written
             return
-        self._since.setdefault(name, time.monotonic())
-        self.progress.running.setdefault(name, self.epochs.get(name, 0))
-        self.spool.start_trial(name, name, trial.config["flat"])
+        flat = trial.config["flat"]
+        self.progress.begin(name, self.epochs.get(name, 0), flat.get("train.epochs"))
+        self.spool.start_trial(name, name, flat)
         self.listener(self.progress)
 
     def on_trial_result(
@@ -212,13 +210,7 @@ class Recorder(tune.Callback):
         except (SnnSweepError, OSError, OptunaError) as error:
             self._stop_for(error)
             return
-        self._say(name, result)
-
-    def _say(self, name: str, result: Result) -> None:
-        self.progress.running.pop(name, None)
-        self.progress.seconds.append(time.monotonic() - self._since.pop(name, time.monotonic()))
         self.progress.note(name, result)
-        self.progress.front_size = self.store.front_size
         self.listener(self.progress)
 
     def _stop_for(self, error: Exception) -> None:

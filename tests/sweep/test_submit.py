@@ -272,11 +272,19 @@ def test_a_real_job_runs_is_refused_twice_and_stops_in_order(cluster: str, here:
 
     sweeps = here / "sweeps"
     where = ["--storage", str(sweeps), "--address", cluster, "--sampler", "random"]
-    assert call("tiny.py", *where, "--name", "one", "--trials", "1").exit_code == 0
+    handed_over = call("tiny.py", *where, "--name", "one", "--trials", "1", "--json")
+    assert handed_over.exit_code == 0
+    told = json.loads(handed_over.stdout)
+    assert (told["name"], told["folder"]) == ("one", str(sweeps / "one"))
+    assert told["ways_on"]["follow"].startswith("ray job logs one --follow")
+    assert handed_over.stderr.count("runs the code of ") == 1
     client = JobSubmissionClient(cluster)
     wait(lambda: client.get_job_status("one").is_terminal(), lambda: client.get_job_logs("one"))
     assert client.get_job_status("one") == JobStatus.SUCCEEDED, client.get_job_logs("one")
     assert store.load_results(sweeps / "one")["status"].tolist() == ["finished"]
+    log = client.get_job_logs("one")
+    assert "\n1/1 t0000 finished  clean_accuracy " in log
+    assert "\x1b" not in log  # plain lines, for whoever follows it
 
     again = call("tiny.py", *where, "--name", "one")
     assert again.exit_code == 2

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from ray import cloudpickle
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
@@ -25,11 +24,12 @@ from snnsweep.sweep.watch import Recorder
 class Trial(SimpleNamespace):
     """Ray's, as far as it is looked at."""
 
-    def __init__(self, file: Path, number: int = 0):
-        super().__init__(config={"number": number, "flat": {}}, pickled_error_file=str(file), max_failures=LOST_WORKERS)
+    def __init__(self, number: int = 0):
+        state = SimpleNamespace()
+        super().__init__(config={"number": number, "flat": {}}, temporary_state=state, max_failures=LOST_WORKERS)
 
     def dies(self, process: str) -> "Trial":
-        Path(self.pickled_error_file).write_bytes(cloudpickle.dumps(RayActorError(actor_id=process)))
+        self.temporary_state.raised = RayActorError(actor_id=process)
         return self
 
 
@@ -45,14 +45,14 @@ def recorder(tmp_path: Path) -> Recorder:
 
 def test_one_death_that_is_told_twice_is_one(recorder: Recorder, tmp_path: Path) -> None:
     """A process dies while it is made ready for the next trial: Ray recovers the trial, and at once gives it up."""
-    trial = Trial(tmp_path / "error")
+    trial = Trial()
     for process in "abc":
         recorder.on_trial_recover(0, [trial], trial.dies(process))
     recorder.on_trial_error(0, [trial], trial.dies("c"))
     assert (recorder.ends, "Ray lost t0000" in str(recorder.lost)) == ([], True)
 
     recorder.begin()
-    again = Trial(tmp_path / "error")
+    again = Trial()
     recorder.on_step_end(0, [again])
     assert (recorder.lost, again.max_failures) == (None, 0)  # the next one is one too many
     recorder.on_trial_error(0, [again], again.dies("d"))
@@ -61,7 +61,7 @@ def test_one_death_that_is_told_twice_is_one(recorder: Recorder, tmp_path: Path)
 
 
 def test_a_trial_is_tried_three_times_more(recorder: Recorder, tmp_path: Path) -> None:
-    trial = Trial(tmp_path / "error")
+    trial = Trial()
     recorder.on_step_end(0, [trial])
     assert trial.max_failures == LOST_WORKERS == 3
     for process in "abc":
@@ -72,9 +72,9 @@ def test_a_trial_is_tried_three_times_more(recorder: Recorder, tmp_path: Path) -
     assert recorder.trouble is None  # the others go on
 
 
-def used_up(recorder: Recorder, folder: Path, number: int, error: Exception) -> None:
-    trial = Trial(folder / f"error{number}", number)
-    Path(trial.pickled_error_file).write_bytes(cloudpickle.dumps(error))
+def used_up(recorder: Recorder, number: int, error: Exception) -> None:
+    trial = Trial(number)
+    trial.temporary_state.raised = error
     for _ in range(LOST_WORKERS):
         recorder.on_trial_recover(0, [trial], trial)
     recorder.on_trial_error(0, [trial], trial)
@@ -96,12 +96,12 @@ def test_a_sick_machine_leaves_its_trials_open_and_ends_the_sweep_before_it_has_
         rows, teller, spool, Progress(9, {}, 1), lambda _: None, Tidy(str(tmp_path)), Ender(), None, {}, "abc"
     )
     for number in (0, 1):
-        used_up(recorder, tmp_path, number, ILL)
-    used_up(recorder, tmp_path, 2, TypeError("cannot pickle"))  # its own fault, and an end
-    used_up(recorder, tmp_path, 3, SnnSweepError("a trial reserves 1 GPU and was given none"))
-    used_up(recorder, tmp_path, 4, OSError(28, "No space left on device"))
+        used_up(recorder, number, ILL)
+    used_up(recorder, 2, TypeError("cannot pickle"))  # its own fault, and an end
+    used_up(recorder, 3, SnnSweepError("a trial reserves 1 GPU and was given none"))
+    used_up(recorder, 4, OSError(28, "No space left on device"))
     assert (recorder.trouble, recorder.ender.now) == (None, False)
-    used_up(recorder, tmp_path, 5, ILL)
+    used_up(recorder, 5, ILL)
     assert recorder.ender.now
     assert "5 trials have no end, since the machines failed, 4 times for each" in str(recorder.trouble)
     assert "t0005: AcceleratorError: CUDA error: uncorrectable ECC error (on 10.0.0.7)" in str(recorder.trouble)
@@ -150,7 +150,7 @@ def test_a_process_that_ray_ended_is_one_death_and_not_the_end(error: Exception,
     with pytest.raises(RuntimeError):
         RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=error)  # as Ray calls it
 
-    trial = Trial(tmp_path / "error")
-    Path(trial.pickled_error_file).write_bytes(cloudpickle.dumps(told[0]))
+    trial = Trial()
+    trial.temporary_state.raised = told[0]
     assert cause_of(trial).startswith("the trial's process was lost")
     assert ("low on memory" in cause_of(trial)) == isinstance(error, OutOfMemoryError)
