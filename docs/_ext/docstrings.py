@@ -1,0 +1,48 @@
+"""Docstrings are written in plain text: |u| is a size there and * a product. What reStructuredText would make of them
+is undone here before napoleon reads them; an indented block after a colon becomes a literal one.
+"""
+
+import re
+from typing import Any
+
+from sphinx.application import Sphinx
+
+PLAIN = re.compile(r"(``.+?``|`[^`]+`)|([|*\\]|\b\w+_(?=\W|$))")
+
+
+def escaped(line: str) -> str:
+    """The line with everything outside backticks taken literally."""
+    return PLAIN.sub(lambda found: found[1] or found[2].replace("\\", r"\\").replace("|", r"\|").replace("*", r"\*"), line)
+
+
+def literal(lines: list[str], at: int) -> bool:
+    """Whether line `at` ends with a colon, and an indented block follows after an empty line."""
+    if not lines[at].rstrip().endswith(":") or at + 2 >= len(lines) or lines[at + 1].strip():
+        return False
+    return indent(lines[at + 2]) > indent(lines[at])
+
+
+def indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def plain(_app: Sphinx, _what: str, _name: str, _of: Any, _options: Any, lines: list[str]) -> None:
+    """Changes the docstring's lines in place."""
+    found: list[str] = []
+    block: int | None = None  # the indentation of the line before a literal block
+    for at, line in enumerate(lines):
+        if block is not None and line.strip() and indent(line) <= block:
+            block = None
+        if block is not None or line.lstrip().startswith((">>>", "...")):
+            found.append(line)
+        elif literal(lines, at):
+            block = indent(line)
+            found.append(f"{escaped(line)}:")
+        else:
+            found.append(escaped(line))
+    lines[:] = found
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("autodoc-process-docstring", plain, priority=400)  # napoleon's is 500
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
