@@ -7,7 +7,15 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
+SECTIONS = ("Attributes:", "Args:", "Returns:", "Raises:")
 PLAIN = re.compile(r"(``.+?``|`[^`]+`)|([|*\\]|\b\w+_(?=\W|$))")
+
+
+def opened(lines: list[str]) -> list[str]:
+    """A docstring that begins with a section has its entries indented, as in any other place."""
+    if not lines or lines[0] not in SECTIONS or lines[1:2] == [""] or indent("".join(lines[1:2])):
+        return lines
+    return [lines[0], *(f"    {line}" if line else line for line in lines[1:])]
 
 
 def escaped(line: str) -> str:
@@ -28,6 +36,7 @@ def indent(line: str) -> int:
 
 def plain(_app: Sphinx, _what: str, _name: str, _of: Any, _options: Any, lines: list[str]) -> None:
     """Changes the docstring's lines in place."""
+    lines[:] = opened(lines)
     found: list[str] = []
     block: int | None = None  # the indentation of the line before a literal block
     for at, line in enumerate(lines):

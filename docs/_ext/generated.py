@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from docstrings import SECTIONS, opened
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
@@ -23,7 +24,6 @@ from snnsweep.registry import KINDS
 from snnsweep.result import FAMILIES, OBJECTIVES
 from snnsweep.sweep.samplers import SAMPLERS
 
-SECTIONS = ("Attributes:", "Args:", "Returns:", "Raises:")
 ENTRY = re.compile(r"^ {4}([\w, ]+): (.+)")
 
 
@@ -49,7 +49,7 @@ def markdown(what: Any) -> str:
     """A part's docstring as Markdown: sections become lists, and stars products."""
     lines: list[str] = []
     listed = False
-    for line in (inspect.getdoc(what) or "").splitlines():
+    for line in opened((inspect.getdoc(what) or "").splitlines()):
         entry = ENTRY.match(line) if listed else None
         if line in SECTIONS:
             listed = True
