@@ -1,9 +1,9 @@
 """snnsweep: train and attack variants of spiking neural networks, and map the front of what they can do.
 
-`TrialConfig` describes a variant, `evaluate` trains, attacks and measures it to a `Result`; `Sweep` does so for many of a
-`Space` on a Ray cluster, and `ResumedSweep` goes on with one; `load_results` reads what a sweep left, and `front` picks
-who is beaten by nobody. `attacks`, `data`, `encoders`, `models`, `neurons` and `training` hold the parts. Heavy imports
-wait until a name is used.
+`TrialConfig` describes a variant, `evaluate` trains, attacks and measures it to a `Result`; `Sweep` does so for many of
+a `Space` on a Ray cluster, and `ResumedSweep` goes on with one; `load_results` reads what a sweep left, and `front`
+picks who is beaten by nobody. `attacks`, `data`, `encoders`, `models`, `neurons` and `training` hold the parts. Heavy
+imports wait until a name is used.
 """
 
 from importlib import import_module

@@ -20,7 +20,9 @@ def opened(lines: list[str]) -> list[str]:
 
 def escaped(line: str) -> str:
     """The line with everything outside backticks taken literally."""
-    return PLAIN.sub(lambda found: found[1] or found[2].replace("\\", r"\\").replace("|", r"\|").replace("*", r"\*"), line)
+    return PLAIN.sub(
+        lambda found: found[1] or found[2].replace("\\", r"\\").replace("|", r"\|").replace("*", r"\*"), line
+    )
 
 
 def literal(lines: list[str], at: int) -> bool:

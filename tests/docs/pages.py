@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -52,7 +53,7 @@ def anchors(page: Path) -> set[str]:
     """What a link's fragment may name: headings as GitHub names them, and targets of MyST."""
     found = set(re.findall(r"^\(([\w-]+)\)=$", page.read_text(), re.MULTILINE))
     parsed = tokens(page)
-    for heading, inline in zip(parsed, parsed[1:], strict=False):
+    for heading, inline in pairwise(parsed):
         if heading.type == "heading_open":
             text = "".join(part.content for part in inline.children or [])
             found.add(re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-"))

@@ -8,14 +8,15 @@ from pages import DOCS, ROOT
 
 from snnsweep import TrialConfig, evaluate
 from snnsweep import __all__ as public
+from snnsweep.config import DEFAULTS
 from snnsweep.metrics.audit import CHECKS
 from snnsweep.registry import KINDS
 from snnsweep.result import OBJECTIVES, Check
 from snnsweep.sweep.samplers import SAMPLERS
 
 sys.path.insert(0, str(DOCS / "_ext"))
-from docstrings import escaped, opened  # noqa: E402
-from generated import made, markdown  # noqa: E402
+from docstrings import escaped, opened
+from generated import made, markdown
 
 PARTS = {page: page.read_text() for page in (DOCS / "parts").glob("*.md")}
 BY_FORMULA = [kind for kind in KINDS if kind not in ("datasets", "models", "suites")]
@@ -40,7 +41,11 @@ def test_every_part_is_shown(kind: str) -> None:
 @pytest.mark.parametrize("kind", BY_FORMULA)
 def test_every_part_has_its_formula(kind: str) -> None:
     """In the table above the list, where one row may be of several parts; parts of other tests have none."""
-    named = {name for row in re.findall(r"^\| (`.+?) \|", shown_by(kind), re.MULTILINE) for name in re.findall("`(.+?)`", row)}
+    named = {
+        name
+        for row in re.findall(r"^\| (`.+?) \|", shown_by(kind), re.MULTILINE)
+        for name in re.findall("`(.+?)`", row)
+    }
     own = {name for name in KINDS[kind].names() if KINDS[kind].get(name).__module__.startswith("snnsweep.")}
     assert own <= named
 
@@ -49,7 +54,7 @@ def test_keys_metrics_samplers() -> None:
     keys, metrics = made("keys"), made("objectives")
     shown_by("keys")
     shown_by("objectives")
-    assert all(f"| `{key}` |" in keys for key in TrialConfig.keys())
+    assert all(f"| `{key}` |" in keys for key in DEFAULTS)
     assert all(f"| `{name}` | {better} |" in metrics for name, better in OBJECTIVES.items())
     spaces = (DOCS / "spaces.md").read_text()
     assert all(f"`{name}`" in spaces for name in SAMPLERS)
@@ -83,7 +88,9 @@ def test_the_audit_page(checks: list[Check]) -> None:
     for check in checks:
         anchor = check.name.replace("_", "-")
         threshold = "chance" if check.name == "large_eps" else f"{check.threshold:g}"
-        row = rf"^\| \[`{check.name}`\]\(#{anchor}\) \| {re.escape(threshold)} \| [^|]+ \| {re.escape(check.source)} \|$"
+        row = (
+            rf"^\| \[`{check.name}`\]\(#{anchor}\) \| {re.escape(threshold)} \| [^|]+ \| {re.escape(check.source)} \|$"
+        )
         assert re.search(row, text, re.MULTILINE), check
         assert f"\n### {check.name.replace('_', ' ')}\n" in text
 

@@ -32,7 +32,9 @@ def test_links(page: Path) -> None:
 def test_every_page_is_in_the_contents() -> None:
     """Sphinx warns of the others; here it is told without a build."""
     text = (DOCS / "index.md").read_text()
-    entries = [line for block in re.findall(r"```\{toctree\}\n(.+?)```", text, re.DOTALL) for line in block.splitlines()]
+    entries = [
+        line for block in re.findall(r"```\{toctree\}\n(.+?)```", text, re.DOTALL) for line in block.splitlines()
+    ]
     known = {page for entry in entries if entry and not entry.startswith(":") for page in DOCS.glob(f"{entry}.*")}
     assert known >= set(DOCS.rglob("*.md")) - {DOCS / "index.md"}
 
@@ -91,6 +93,11 @@ def test_commands(page: Path) -> None:
 
 def test_a_wrong_command_is_found() -> None:
     assert parsed(["snnsweep", "run", "space.py", "--trials", "3"])
-    for wrong in ("snnsweep rum space.py", "snnsweep run", "snnsweep run space.py --trails 3", "snnsweep run s --trials x"):
+    for wrong in (
+        "snnsweep rum space.py",
+        "snnsweep run",
+        "snnsweep run space.py --trails 3",
+        "snnsweep run s --trials x",
+    ):
         with pytest.raises(click.ClickException):
             parsed(wrong.split())
