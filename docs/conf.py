@@ -18,6 +18,8 @@ suppress_warnings = ["toc.empty_glob"]  # pages that are there in some versions 
 
 html_theme = "furo"
 html_title = "snnsweep"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_theme_options = {"top_of_page_buttons": []}
 html_copy_source = False
 html_show_sphinx = False

@@ -5,10 +5,11 @@ is undone here before napoleon reads them; an indented block after a colon becom
 import re
 from typing import Any
 
+from pydantic import BaseModel
 from sphinx.application import Sphinx
 
 SECTIONS = ("Attributes:", "Args:", "Returns:", "Raises:")
-PLAIN = re.compile(r"(``.+?``|`[^`]+`)|([|*\\]|\b\w+_(?=\W|$))")
+PLAIN = re.compile(r"(``.+?``|`[^`]+`)|([|*\\]|(?<=\w)_(?=\W|$))")
 
 
 def opened(lines: list[str]) -> list[str]:
@@ -20,9 +21,7 @@ def opened(lines: list[str]) -> list[str]:
 
 def escaped(line: str) -> str:
     """The line with everything outside backticks taken literally."""
-    return PLAIN.sub(
-        lambda found: found[1] or found[2].replace("\\", r"\\").replace("|", r"\|").replace("*", r"\*"), line
-    )
+    return PLAIN.sub(lambda found: found[1] or f"\\{found[2]}", line)
 
 
 def literal(lines: list[str], at: int) -> bool:
@@ -54,6 +53,12 @@ def plain(_app: Sphinx, _what: str, _name: str, _of: Any, _options: Any, lines: 
     lines[:] = found
 
 
+def unsigned(_app: Sphinx, _what: str, _name: str, of: Any, *_given: Any) -> tuple[str, None] | None:
+    """A pydantic model's signature is all of its defaults; its docstring says more."""
+    return ("", None) if isinstance(of, type) and issubclass(of, BaseModel) else None
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("autodoc-process-signature", unsigned)
     app.connect("autodoc-process-docstring", plain, priority=400)  # napoleon's is 500
     return {"parallel_read_safe": True, "parallel_write_safe": True}

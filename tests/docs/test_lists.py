@@ -61,7 +61,7 @@ def test_keys_metrics_samplers() -> None:
 
 
 def test_docstrings_are_taken_literally() -> None:
-    assert escaped("a |u| * `|v|` w_") == r"a \|u\| \* `|v|` w_"
+    assert escaped("a |u| * `|v|` w_") == r"a \|u\| \* `|v|` w\_"
     assert opened(["Attributes:", "x: one.", "", "More."]) == ["Attributes:", "    x: one.", "", "    More."]
 
     def part() -> None:
