@@ -1,8 +1,9 @@
 """snnsweep: train and attack variants of spiking neural networks, and map the front of what they can do.
 
-`TrialConfig` describes a variant, `evaluate` trains, attacks and measures it, `Sweep` does so for many on a Ray
-cluster, and `ResumedSweep` goes on with one (`progress` is a listener that prints how far they are); `attacks`, `data`,
-`encoders`, `models`, `neurons` and `training` hold the parts. Heavy imports wait until a name is used.
+`TrialConfig` describes a variant, `evaluate` trains, attacks and measures it to a `Result`; `Sweep` does so for many of
+a `Space` on a Ray cluster, and `ResumedSweep` goes on with one (`progress` is a listener that prints how far they are);
+`load_results` reads what a sweep left, and `front` picks who is beaten by nobody. `attacks`, `data`, `encoders`,
+`models`, `neurons` and `training` hold the parts. Heavy imports wait until a name is used.
 """
 
 from importlib import import_module
@@ -16,17 +17,19 @@ if TYPE_CHECKING:
     from snnsweep.results.store import load_results
     from snnsweep.sweep.launch import Sweep
     from snnsweep.sweep.resume import ResumedSweep
+    from snnsweep.sweep.space import Space
     from snnsweep.terminal_progress import progress
     from snnsweep.together import evaluate_many
 
 __version__ = "0.1.0"
-__all__ = ["OBJECTIVES", "Result", "ResumedSweep", "Sweep", "TrialConfig", "evaluate", "evaluate_many", "front"]
-__all__ += ["load_results", "progress"]
+__all__ = ["OBJECTIVES", "Result", "ResumedSweep", "Space", "Sweep", "TrialConfig", "evaluate", "evaluate_many"]
+__all__ += ["front", "load_results", "progress"]
 
 _HOMES = {
     "OBJECTIVES": "result",
     "ResumedSweep": "sweep.resume",
     "Result": "result",
+    "Space": "sweep.space",
     "Sweep": "sweep.launch",
     "TrialConfig": "config",
     "evaluate": "evaluation",

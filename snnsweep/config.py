@@ -69,8 +69,8 @@ class TrialConfig(Group):
     train: TrainConfig = TrainConfig.model_construct()
     threat: ThreatConfig = ThreatConfig.model_construct()
     attack: AttackConfig = AttackConfig.model_construct()
-    seed: int = Field(0, ge=0, lt=2**32)
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
     @model_validator(mode="before")
     @classmethod

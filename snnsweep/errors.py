@@ -20,6 +20,10 @@ class UserError(SnnSweepError):
 
     exit_code = 2
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show instead of a traceback: the text is all that there is to mend."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigError(UserError):
     """One or more mistakes in a configuration, all of them at once.

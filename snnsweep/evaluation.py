@@ -33,6 +33,13 @@ def evaluate(
     Raises:
         MissingData: the data set is not there.
         UserError: the device is not there.
+
+    Example:
+        >>> keys = {"data.name": "digits", "data.subset": 64, "model.depth": 10, "model.width": 0.125}
+        >>> config = TrialConfig.from_flat({**keys, "train.epochs": 1, "attack.samples": 16})
+        >>> result = evaluate(config)
+        >>> result.epochs, 0 <= result.robust_accuracy <= result.metrics["robust_accuracy/clean"] <= 1
+        (1, True)
     """
     trial = Evaluation(config, data_dir)
     while not trial.trained:

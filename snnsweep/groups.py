@@ -58,7 +58,7 @@ class DataConfig(Group):
     path: Annotated[str | None, BeforeValidator(_none)] = None
     subset: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_none)] = None
     augment: Literal["none", "flip", "crop", "flip+crop"] = "none"
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(default=64, ge=1)
 
 
 class EncoderConfig(Group):
@@ -72,9 +72,9 @@ class EncoderConfig(Group):
     """
 
     name: Annotated[str, name_in(registry.encoders)] = "direct"
-    time_steps: int = Field(4, ge=1)
-    phases: int = Field(8, ge=1, le=8)
-    sigma: float = Field(0.1, ge=0)
+    time_steps: int = Field(default=4, ge=1)
+    phases: int = Field(default=8, ge=1, le=8)
+    sigma: float = Field(default=0.1, ge=0)
 
 
 class NeuronConfig(Group):
@@ -93,14 +93,14 @@ class NeuronConfig(Group):
     """
 
     name: Annotated[str, name_in(registry.neurons)] = "lif"
-    v_threshold: float = Field(1.0, gt=0)
+    v_threshold: float = Field(default=1.0, gt=0)
     learn_threshold: bool = False
-    tau: float = Field(2.0, gt=1)
+    tau: float = Field(default=2.0, gt=1)
     reset: Literal["hard", "soft"] = "hard"
     detach_reset: bool = True
-    noise: float = Field(0.0, ge=0)
+    noise: float = Field(default=0.0, ge=0)
     surrogate: Annotated[str, name_in(registry.surrogates)] = "atan"
-    alpha: float = Field(2.0, gt=0)
+    alpha: float = Field(default=2.0, gt=0)
 
 
 class ModelConfig(Group):
@@ -118,8 +118,8 @@ class ModelConfig(Group):
     """
 
     name: Annotated[str, name_in(registry.models)] = "resnet"
-    depth: int = Field(18, ge=1, validate_default=True)
-    width: float = Field(1.0, gt=0, le=16)
+    depth: int = Field(default=18, ge=1, validate_default=True)
+    width: float = Field(default=1.0, gt=0, le=16)
     residual: Annotated[str, name_in(registry.residuals)] = "sew_add"
     norm: Annotated[str, name_in(registry.norms)] = "batch"
     pooling: Literal["max", "avg", "stride", "none"] = "max"
@@ -165,19 +165,19 @@ class TrainConfig(Group):
 
     objective: Annotated[str, name_in(registry.trainers)] = "natural"
     loss: Annotated[str, name_in(registry.losses)] = "cross_entropy"
-    tet_lambda: float = Field(0.05, ge=0, le=1)
+    tet_lambda: float = Field(default=0.05, ge=0, le=1)
     eps: Annotated[float, BeforeValidator(fraction), Field(ge=0)] = 8 / 255
-    attack_steps: int = Field(7, ge=1)
-    attack_rel_step: float = Field(0.25, gt=0)
-    beta: float = Field(6.0, ge=0)
-    sr_weight: float = Field(0.002, ge=0)
-    sr_step: float = Field(0.01, gt=0)
-    rat_weight: float = Field(0.004, ge=0)
-    epochs: int = Field(10, ge=1)
+    attack_steps: int = Field(default=7, ge=1)
+    attack_rel_step: float = Field(default=0.25, gt=0)
+    beta: float = Field(default=6.0, ge=0)
+    sr_weight: float = Field(default=0.002, ge=0)
+    sr_step: float = Field(default=0.01, gt=0)
+    rat_weight: float = Field(default=0.004, ge=0)
+    epochs: int = Field(default=10, ge=1)
     optimizer: Literal["adam", "sgd"] = "adam"
-    lr: float = Field(1e-3, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
+    lr: float = Field(default=1e-3, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     grad_clip: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none)] = None
     precision: Precision = "fp32"
@@ -207,4 +207,4 @@ class AttackConfig(Group):
     """
 
     suite: Annotated[str, name_in(registry.suites)] = "quick"
-    samples: int = Field(256, ge=1)
+    samples: int = Field(default=256, ge=1)

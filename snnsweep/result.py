@@ -144,15 +144,34 @@ class Result(BaseModel):
 
     @property
     def clean_accuracy(self) -> float:
+        """The share of the validation images that are right, in [0, 1]; a KeyError where the trial failed."""
         return self.metrics["clean_accuracy"]
 
     @property
     def robust_accuracy(self) -> float:
+        """The share of the attacked images that no attack fools, in [0, 1]; a KeyError where the trial failed."""
         return self.metrics["robust_accuracy"]
 
     @property
     def gradient_sparsity(self) -> float:
+        """The mean Hoyer sparsity of the input gradient, in [0, 1]; a KeyError where the trial failed."""
         return self.metrics["gradient_sparsity"]
+
+    def __repr__(self) -> str:
+        """A line: how it ended, the figures with their intervals, the verdict and how much there is to read."""
+        said = [self.status, *filter(None, map(self._figure, DEFAULT_OBJECTIVES))]
+        said += [f"audit: {self.verdict}"] if self.verdict else []
+        said += [f"{len(self.warnings)} warnings"] if self.warnings else []
+        said += [f"cause: {self.cause}"] if self.cause else []
+        return f"Result({', '.join(said)})"
+
+    __str__ = __repr__
+
+    def _figure(self, name: str) -> str:
+        if name not in self.metrics:
+            return ""
+        low, high, n = (self.metrics.get(f"{name}/{of}", float("nan")) for of in ("low", "high", "n"))
+        return f"{name} {self.metrics[name]:.3f} [{low:.3f}, {high:.3f}] of {n:.0f}"
 
     def row(self, trial_id: str) -> dict[str, Any]:
         """The trial as one row of `results.parquet`."""

@@ -54,9 +54,19 @@ def front(results: pd.DataFrame, objectives: Mapping[str, Direction]) -> pd.Data
     Trials with another status, or without a finite value in some objective, neither enter the front nor push
     anyone off it.
 
+    Args:
+        results: a row a trial, as `load_results` gives them: a column `status`, and one for each objective.
+        objectives: metric names with "maximize" or "minimize"; `OBJECTIVES` has the usual directions.
+
     Returns:
         Rows of `results` with the same columns, best in the first objective first (ties: in the next one);
-        empty when no trial has finished.
+        empty when no trial has finished, or a column is missing.
+
+    Example:
+        >>> rows = pd.DataFrame({"trial_id": ["a", "b", "c"], "status": "finished", "clean_accuracy": [0.9, 0.8, 0.7],
+        ...                      "robust_accuracy": [0.1, 0.3, 0.2]})
+        >>> list(front(rows, {"clean_accuracy": "maximize", "robust_accuracy": "maximize"})["trial_id"])
+        ['a', 'b']
     """
     if "status" not in results or any(name not in results for name in objectives):
         return results.iloc[:0]

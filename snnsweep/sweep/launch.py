@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import pandas as pd
@@ -42,8 +42,9 @@ class Sweep:
     """Many trials over one space, in one folder, as one MLflow parent run.
 
     Args:
-        space: path of a space file, the name of one that comes with snnsweep, or one that was read.
-        trials: how many.
+        space: path of a space file, the name of one that comes with snnsweep, or a `Space` of a name and a text; a
+            function cannot travel and is refused.
+        trials: how many, at least 1.
         storage: folder that holds sweeps; the embedded MLflow database lies there too.
         name: of the sweep and its folder; by default the space's name and the time.
         seed: of the sampler, and of every trial whose space does not set `seed`.
@@ -54,11 +55,11 @@ class Sweep:
         checkpoints: where the trials' checkpoints go instead of the sweep's folder, such as s3://bucket/path.
         optuna_storage: URL of a database for the study; by default a journal file in the sweep's folder.
         warm_start: folder of a sweep with the same objectives, whose trials the sampler learns from.
-        cpus_per_trial: what a trial reserves.
+        cpus_per_trial: what a trial reserves, at least 1.
         gpus_per_trial: what it reserves of them, or "auto": the share of one whose memory a trial needs, measured; by
             default one where the cluster has any.
         max_concurrent: trials side by side; by default what the cluster holds.
-        time_budget: seconds after which no trial goes on.
+        time_budget: seconds, at least 1, after which no trial goes on.
         smoke: tiny trials that prove that the space runs; their figures mean nothing.
         listener: called with the `Progress` whenever something happened.
 
@@ -67,6 +68,15 @@ class Sweep:
         interrupted: whether a signal ended it.
         status: how it ended: `finished`, `interrupted`, `out of time` or `broken`.
         untold: lines that MLflow has not got yet; `snnsweep sync` delivers them.
+
+    Raises:
+        SpaceError: the file cannot be read. All else is looked at by `run`, before anything is written.
+
+    Example:
+        >>> sweep = Sweep("search_spaces/quickstart.py", trials=12, storage="sweeps", name="first")
+        >>> sweep
+        Sweep('quickstart', trials=12, folder='.../sweeps/first', not run yet)
+        >>> front = sweep.run().front()  # doctest: +SKIP
     """
 
     def __init__(
@@ -108,7 +118,11 @@ class Sweep:
         self.interrupted, self.untold, self.status = False, 0, ""
         self.id: str | None = uuid4().hex
 
-    def run(self) -> "Sweep":
+    def __repr__(self) -> str:
+        how = f"status={self.status!r}" if self.status else "not run yet"
+        return f"{type(self).__name__}({self.space.name!r}, trials={self.trials}, folder={str(self.folder)!r}, {how})"
+
+    def run(self) -> Self:
         """Runs all trials and writes the front.
 
         Raises:
@@ -123,11 +137,19 @@ class Sweep:
         return self
 
     def results(self) -> pd.DataFrame:
-        """A row for every trial that ended."""
+        """A row for every trial that ended, as `load_results` gives them.
+
+        Raises:
+            UserError: no sweep has been begun in the folder.
+        """
         return store.load_results(self.folder)
 
     def front(self) -> pd.DataFrame:
-        """The finished trials that no other one beats in every objective."""
+        """The finished trials that no other one beats in every objective, best in the first objective first.
+
+        Raises:
+            UserError: no sweep has been begun in the folder.
+        """
         return front(self.results(), self.space.objectives)
 
     @property

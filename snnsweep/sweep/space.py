@@ -60,8 +60,16 @@ def space_then(facts: Mapping[str, Any], sha256: str) -> "Space":
 class Space:
     """A space by its text, so that it travels to other processes and machines; it is executed when first used.
 
+    `Space("mine", text)` is a space without a file, named "mine": of a notebook, or of a program that writes it.
+
     Attributes:
-        source: the path as the user gave it, for messages.
+        source: the path as the user gave it, for messages; its stem is the space's name.
+        text: Python, as in a space file.
+
+    Example:
+        >>> space = Space("thresholds", "def space(trial):\\n    trial.suggest_float('neuron.v_threshold', 0.5, 2.0)")
+        >>> space.name, list(space.objectives)
+        ('thresholds', ['clean_accuracy', 'robust_accuracy', 'gradient_sparsity'])
     """
 
     source: str
@@ -69,11 +77,17 @@ class Space:
 
     @classmethod
     def read(cls, path: Path | str) -> "Space":
-        """Of a file, or of a space that comes with snnsweep by its name.
+        """The space of a file, or one that comes with snnsweep by its name.
 
         Raises:
-            SpaceError: there is no such file or name.
+            SpaceError: there is no such file or name, or it is no path that was given.
         """
+        if not isinstance(path, Path | str):
+            raise SpaceError(
+                f"a space is a file or its text, for it travels to other processes and machines; given {path!r}; write "
+                'the file (in a notebook: begin a cell with %%writefile space.py) and give "space.py", or give '
+                'Space("space", text)'
+            )
         file = spaces.find(path)
         try:
             return cls(str(file), file.read_text())
