@@ -14,6 +14,7 @@ import click
 from snnsweep import __version__
 from snnsweep.cli_cluster import submit_like
 from snnsweep.cli_options import FAILED_TRIALS, INTERRUPTED, Commands, folder_of, options, show_front
+from snnsweep.cli_report import report
 from snnsweep.cli_run import resume, run, sync
 from snnsweep.errors import UserError, nearest
 
@@ -24,7 +25,7 @@ def main() -> None:
     """Train and attack variants of spiking neural networks, and map the front of what they can do."""
 
 
-for command in (run, submit_like(run), resume, sync):
+for command in (run, submit_like(run), resume, sync, report):
     main.add_command(command)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snnsweep.cli_options import FAILED_TRIALS, INTERRUPTED, Command, folder_of, options, show_front
+from snnsweep.cli_report import written
 
 if TYPE_CHECKING:
     from snnsweep.sweep.launch import Sweep
@@ -51,6 +52,8 @@ def _ended(sweep: "Sweep", as_json: bool) -> None:
     show_front(sweep.folder, as_json)
     if not as_json:
         terminal.out.print(f"folder  {sweep.folder}\nMLflow  snnsweep ui {sweep.folder}", soft_wrap=True)
+    if (report := written(sweep.folder)) and not as_json:
+        terminal.out.print(f"report  {report}", soft_wrap=True)
     if sweep.untold:
         behind = f"MLflow lacks the last {sweep.untold} entries; when it answers again: snnsweep sync {sweep.folder}"
         terminal.err.print(behind, style="yellow", soft_wrap=True)

@@ -1,4 +1,5 @@
-"""What a picture shows, before it is drawn: by plotly on the page, by matplotlib on paper, the same numbers both times."""
+"""What a picture shows, before it is drawn: by plotly on the page, by matplotlib on paper, the same numbers both "
+"times."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

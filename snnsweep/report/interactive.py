@@ -14,7 +14,8 @@ from snnsweep.report.palette import BLUE, GREY, Look
 
 CLOSED = ("x", "cross")  # marks of which three axes know no hollow form
 DIGITS = 6
-HEIGHT, BAR = 360, 26
+HEIGHT, TALL, BAR = 360, 500, 26  # TALL: under the names of more than FEW categories
+FEW = 8
 
 
 def figure(chart: Chart) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def figure(chart: Chart) -> dict[str, Any]:
     for axis, values in (("xaxis", [s.x for s in chart.series]), ("yaxis", [s.y for s in chart.series])):
         if categories := _categories(values):
             layout[axis] |= {"type": "category", "categoryarray": categories, "categoryorder": "array"}
+            layout["height"] = max(layout["height"], TALL if axis == "xaxis" and len(categories) > FEW else 0)
     return {"data": [_trace(series) for series in chart.series], "layout": layout}
 
 
@@ -66,15 +68,20 @@ def _three(chart: Chart) -> dict[str, Any]:
         if axis
     }
     layout["scene"] = {f"{name}axis": axis for name, axis in axes.items()} | {"bgcolor": "@ground"}
-    layout["scene"] |= {"dragmode": "turntable", "camera": {"eye": {"x": 1.5, "y": 1.5, "z": 0.9}}}
+    camera = {"eye": {"x": 1.75, "y": 1.75, "z": 1.0}, "center": {"x": 0, "y": 0, "z": -0.12}}
+    layout["scene"] |= {"dragmode": "turntable", "camera": camera}
     layout["margin"] = {"l": 0, "r": 0, "t": 8, "b": 0}
     return {"data": data, "layout": layout, "needs": "webgl"}
 
 
 def _parallel(chart: Chart) -> dict[str, Any]:
-    line = {"color": [int(one) for one in chart.chosen], "cmin": 0, "cmax": 1, "showscale": False}
+    line: dict[str, Any] = {"color": [int(one) for one in chart.chosen], "cmin": 0, "cmax": 1, "showscale": False}
     line["colorscale"] = [[0, f"@{GREY}"], [1, f"@{BLUE}"]]
-    trace = {"type": "parcoords", "line": line, "dimensions": [_dimension(one) for one in chart.dimensions]}
+    trace: dict[str, Any] = {
+        "type": "parcoords",
+        "line": line,
+        "dimensions": [_dimension(one) for one in chart.dimensions],
+    }
     trace |= {name: {"color": "@text"} for name in ("labelfont", "tickfont")} | {"labelangle": -20}
     trace["rangefont"] = {"color": "@text", "size": 9}
     trace["unselected"] = {"line": {"color": f"@{GREY}", "opacity": 0.12}}
@@ -85,6 +92,9 @@ def _parallel(chart: Chart) -> dict[str, Any]:
 
 def _dimension(one: Dimension) -> dict[str, Any]:
     found: dict[str, Any] = {"label": text(one.label), "values": values(one.values)}
+    whole = sorted(set(one.values))
+    if one.names is None and len(whole) <= FEW and all(float(count).is_integer() for count in whole):
+        found |= {"tickvals": whole}
     if one.names is not None:
         found |= {"tickvals": list(range(len(one.names))), "ticktext": [text(name) for name in one.names]}
         found["range"] = [-0.3, max(len(one.names) - 0.7, 0.3)]

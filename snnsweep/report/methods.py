@@ -13,9 +13,9 @@ from snnsweep.results.words import number, value
 
 KEYS = (  # of the config, beside those that a sentence of their own names
     "data.subset", "data.augment", "data.batch_size", "encoder.name", "encoder.time_steps", "neuron.name",
-    "neuron.v_threshold", "neuron.tau", "neuron.reset", "neuron.surrogate", "neuron.alpha", "model.width", "model.residual",
-    "model.norm", "model.pooling", "model.stem", "train.objective", "train.loss", "train.epochs", "train.optimizer",
-    "train.lr", "train.weight_decay", "train.schedule", "train.precision",
+    "neuron.v_threshold", "neuron.tau", "neuron.reset", "neuron.surrogate", "neuron.alpha", "model.width",
+    "model.residual", "model.norm", "model.pooling", "model.stem", "train.objective", "train.loss", "train.epochs",
+    "train.optimizer", "train.lr", "train.weight_decay", "train.schedule", "train.precision",
 )  # fmt: skip
 
 
@@ -28,18 +28,21 @@ def _sentences(swept: Swept) -> Iterator[str]:
     facts, rows = swept.facts, swept.results
     version = facts.get("versions", {}).get("snnsweep") or "of unknown version"
     yield (
-        f"Variants of {_used(rows, 'model.name')}-{_used(rows, 'model.depth')} on {_used(rows, 'data.name')} were trained, "
+        f"Variants of {used(rows, 'model.name')}-{used(rows, 'model.depth')} on {used(rows, 'data.name')} were "
+        "trained, "
         f"attacked and measured with snnsweep {version}."
     )
     yield (
-        "Search used a stratified tenth of the official training images as validation split and the rest (or data.subset of "
+        "Search used a stratified tenth of the official training images as validation split and the rest (or "
+        "data.subset of "
         "it) for training; the test split was not touched by the search."
     )
-    yield f"Settings (a range or a list where they varied): {'; '.join(f'{key} {_used(rows, key)}' for key in KEYS)}."
+    yield f"Settings (a range or a list where they varied): {'; '.join(f'{key} {used(rows, key)}' for key in KEYS)}."
     yield from _threat(rows)
     yield from _search(swept)
     yield (
-        "Of the objectives, accuracies are shares of validation images; robust accuracy is the mean over samples of the worst "
+        "Of the objectives, accuracies are shares of validation images; robust accuracy is the mean over samples of "
+        "the worst "
         "case over the suite, clean errors included; brackets are 95 % intervals over samples (Wilson for shares)."
     )
     yield from _audit(swept)
@@ -48,16 +51,17 @@ def _sentences(swept: Swept) -> Iterator[str]:
 
 
 def _threat(rows: pd.DataFrame) -> Iterator[str]:
-    sizes = _used(rows, "robust_accuracy/n")
+    sizes = used(rows, "robust_accuracy/n")
     yield (
-        f"Threat: norm {_used(rows, 'threat.norm')}, eps {_used(rows, 'threat.eps')} of the pixel range [0, 1], perturbing the "
-        f"{_used(rows, 'threat.space')} input; {sizes} attacked samples; suite {_used(rows, 'attack.suite')}."
+        f"Threat: norm {used(rows, 'threat.norm')}, eps {used(rows, 'threat.eps')} of the pixel range [0, 1], "
+        "perturbing the "
+        f"{used(rows, 'threat.space')} input; {sizes} attacked samples; suite {used(rows, 'attack.suite')}."
     )
     for suite in _values(rows, "attack.suite"):
         if steps := suite_steps(str(suite)):
             yield f"Suite {suite} is {', '.join(f'{label} ({attack}, {rule})' for label, attack, rule in steps)}."
         else:
-            yield f"Suite {suite} is the space's own, or not of this version of snnsweep: its attacks are in the space's text."
+            yield f"Suite {suite} is the space's own, or not of this version of snnsweep: see the space's text."
 
 
 def suite_steps(suite: str) -> list[tuple[str, str, str]]:
@@ -74,9 +78,11 @@ def _search(swept: Swept) -> Iterator[str]:
     objectives = ", ".join(f"{name} ({way})" for name, way in swept.objectives.items())
     counts = ", ".join(f"{count} {status}" for status, count in swept.counts.items()) or "none"
     yield (
-        f"Optuna's sampler {facts.get('sampler', 'unknown')} with seed {facts.get('seed', 'unknown')} chose the variants for "
-        f"{objectives}; {len(swept.results)} of {facts.get('trials', 'unknown')} planned trials ended ({counts}), with trial "
-        f"seed {_used(swept.results, 'seed')}."
+        f"Optuna's sampler {facts.get('sampler', 'unknown')} with seed {facts.get('seed', 'unknown')} chose the "
+        "variants for "
+        f"{objectives}; {len(swept.results)} of {facts.get('trials', 'unknown')} planned trials ended ({counts}), "
+        "with trial "
+        f"seed {used(swept.results, 'seed')}."
     )
     rungs = facts.get("rungs")
     if rungs:
@@ -114,7 +120,8 @@ def _confirmation(swept: Swept) -> Iterator[str]:
         return
     seeds = ", ".join(map(str, said["seeds"])) or "none (the stored models)"
     yield (
-        f"The front was confirmed on the {said['split']} split: {len(said['members'])} members, fresh seeds {seeds}, suite "
+        f"The front was confirmed on the {said['split']} split: {len(said['members'])} members, fresh seeds {seeds}, "
+        "suite "
         f"{said['suite']} on at most {', '.join(map(str, said['samples']))} samples."
     )
 
@@ -122,10 +129,11 @@ def _confirmation(swept: Swept) -> Iterator[str]:
 def _origin(swept: Swept) -> Iterator[str]:
     facts = swept.facts
     versions = ", ".join(f"{name} {given}" for name, given in facts.get("versions", {}).items() if given)
-    yield f"Versions: {versions or 'unknown'}. Hardware: {_used(swept.results, 'hardware')}."
+    yield f"Versions: {versions or 'unknown'}. Hardware: {used(swept.results, 'hardware')}."
     command = shlex.join(facts["command"]) if facts.get("command") else "unknown"
     yield (
-        f"Git commit {facts.get('git_commit') or 'unknown'}; space sha256 {facts.get('space', {}).get('sha256', 'unknown')}; "
+        f"Git commit {facts.get('git_commit') or 'unknown'}; space sha256 "
+        f"{facts.get('space', {}).get('sha256', 'unknown')}; "
         f"command: {command}."
     )
 
@@ -136,7 +144,8 @@ def caveats(swept: Swept) -> list[str]:
     said = []
     if then != __version__:
         said.append(
-            f"The suites are told as snnsweep {__version__} has them; the sweep ran with {then or 'an unknown version'}."
+            f"The suites are told as snnsweep {__version__} has them; the sweep ran with "
+            f"{then or 'an unknown version'}."
         )
     if resumed := swept.facts.get("resumed"):
         said.append(f"The sweep was resumed ({len(resumed)}); versions and command are those of its start.")
@@ -147,7 +156,7 @@ def _values(rows: pd.DataFrame, key: str) -> list[Any]:
     return list(dict.fromkeys(rows[key].dropna())) if key in rows else []
 
 
-def _used(rows: pd.DataFrame, key: str) -> str:
+def used(rows: pd.DataFrame, key: str) -> str:
     """The value, the range, or the list of values that a column has."""
     found = _values(rows, key)
     if not found:

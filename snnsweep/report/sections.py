@@ -57,13 +57,17 @@ def sections(swept: Swept) -> list[Section]:
 def _front(swept: Swept) -> Section:
     lost = sum(count for status, count in swept.counts.items() if status in ("failed", "stopped"))
     about = [
-        "Each point is a trial. Large, filled marks are on the front; small ones are beaten; hollow ones are infeasible. "
-        "Colour and mark say what the audit found. Bars are 95 % intervals over samples, of the front and, where no more "
-        f"than {FEW} others are drawn, of these too. Being on the front says nothing about differences within the intervals."
+        "Each point is a trial. Large, filled marks are on the front; small ones are beaten; hollow ones are "
+        "infeasible. "
+        "Colour and mark say what the audit found. Bars are 95 % intervals over samples, of the front and, where no "
+        "more "
+        f"than {FEW} others are drawn, of these too. Being on the front says nothing about differences within the "
+        "intervals."
     ]
     if len(swept.objectives) > 2:
         about.append(
-            "The line in a panel is the front of these two objectives alone; a trial of the whole front may lie behind it. "
+            "The line in a panel is the front of these two objectives alone; a trial of the whole front may lie "
+            "behind it. "
             + (
                 f"The panel with three axes shows the first three of {len(swept.objectives)}."
                 if len(swept.objectives) > 3
@@ -87,7 +91,8 @@ def _members(swept: Swept) -> Section:
 
 def _parallel(swept: Swept) -> Section:
     about = [
-        "Each line is a finished trial, blue on the front and grey else. Drag along an axis to choose a range. Infeasible, "
+        "Each line is a finished trial, blue on the front and grey else. Drag along an axis to choose a range. "
+        "Infeasible, "
         "stopped and failed trials are left out; a key that the space did not ask of a trial shows the value it had."
     ]
     chart = parallel_chart(swept)
@@ -119,7 +124,8 @@ def _importance(swept: Swept) -> Section:
             )
     fitted = f"{FITTED} drawn from {n}" if n > FITTED else str(n)
     about = [
-        f"Optuna's fANOVA: a random forest fitted to {fitted} finished trials, and each key's share of the variance that keys "
+        f"Optuna's fANOVA: a random forest fitted to {fitted} finished trials, and each key's share of the variance "
+        "that keys "
         "explain alone. It is a fit, without an interval: it does not say how well the forest fits, nor which value is "
         "better, and a sampler that leaves a region leaves it unseen."
     ]
@@ -134,9 +140,12 @@ def _hypervolume(swept: Swept) -> Section:
         return Section("hypervolume", title, ["No trial has finished, so there is no hypervolume yet."])
     reference = ", ".join(f"{name} {number(at)}" for name, at in swept.reference.items())
     about = [
-        f"The volume between the front of all trials that had ended and one fixed reference point: {reference}. It grows with "
-        "every trial that joins the front, by luck too; it has no interval, and volumes over other points do not compare.",
-        "Hours are those measured in training and attacks, summed over the trials in the order of ending, and not the wall "
+        f"The volume between the front of all trials that had ended and one fixed reference point: {reference}. It "
+        "grows with "
+        "every trial that joins the front, by luck too; it has no interval, and volumes over other points do not "
+        "compare.",
+        "Hours are those measured in training and attacks, summed over the trials in the order of ending, and not "
+        "the wall "
         "clock; of a trial that was stopped only its epochs are counted.",
     ]
     if lost := untimed(swept):
@@ -151,14 +160,18 @@ def _eps(swept: Swept) -> Section:
             "eps",
             title,
             [
-                "No trial on the front holds an accuracy at more than one eps. A suite with an iterated PGD on every sample "
-                "(attack.suite quick, trail, standard or strong) and threat.eps above 0 bring it, in sweeps run with a version "
+                "No trial on the front holds an accuracy at more than one eps. A suite with an iterated PGD on every "
+                "sample "
+                "(attack.suite quick, trail, standard or strong) and threat.eps above 0 bring it, in sweeps run with "
+                "a version "
                 "of snnsweep that writes robust_accuracy/eps/..."
             ],
         )
     about = [
-        "What stands under the suite's PGD with the training surrogate alone, on the first samples only (64 at most), at 0, a "
-        "quarter, a half, once and twice the eps of the threat. It is the audit's probe, weaker than the suite: robust accuracy "
+        "What stands under the suite's PGD with the training surrogate alone, on the first samples only (64 at "
+        "most), at 0, a "
+        "quarter, a half, once and twice the eps of the threat. It is the audit's probe, weaker than the suite: "
+        "robust accuracy "
         "may be lower. A curve that stays up where eps grows large is a sign of a bad gradient, not of strength."
         + _drawn(swept)
     ]
@@ -170,8 +183,10 @@ def _layers(swept: Swept) -> Section:
     if not charts:
         return Section("layers", title, ["No trial on the front holds the gradient's sparsity by layer."])
     about = [
-        "The gradient at the input of each layer, mean over the attacked samples: the share that is exactly zero, and its Hoyer "
-        "sparsity. Sparse gradients may starve an attack; this picture does not tell that from robustness. Layers that a "
+        "The gradient at the input of each layer, mean over the attacked samples: the share that is exactly zero, "
+        "and its Hoyer "
+        "sparsity. Sparse gradients may starve an attack; this picture does not tell that from robustness. Layers "
+        "that a "
         "network has not leave gaps." + _drawn(swept)
     ]
     return Section("layers", title, about, charts)
@@ -182,7 +197,8 @@ def _training(swept: Swept) -> Section:
     if not charts:
         return Section("training", title, ["The sweep's folder holds no epochs (tracking.jsonl is gone or empty)."])
     about = [
-        "What was measured after each epoch. Clean accuracy is over a part of the validation images until the last epoch, and "
+        "What was measured after each epoch. Clean accuracy is over a part of the validation images until the last "
+        "epoch, and "
         f"no attack is run on the way. In grey other trials, {OTHERS} at most." + _drawn(swept)
     ]
     return Section("training", title, about, charts)
@@ -213,7 +229,8 @@ def _ends(swept: Swept) -> Section:
             ["Every trial that ended has finished with figures." if len(swept.results) else "None ended."],
         )
     about = [
-        "Failed, infeasible and stopped trials, by the first line of their cause; tracebacks are in errors/ of the folder."
+        "Failed, infeasible and stopped trials, by the first line of their cause; tracebacks are in errors/ of the "
+        "folder."
     ]
     return Section("ends", title, about, tables=[table])
 
@@ -223,7 +240,8 @@ def _mixes(swept: Swept) -> Section | None:
     if table is None:
         return None
     about = [
-        "Mixes of two trials, each attacked as a whole. A mix is no variant of the space and takes no place on its front."
+        "Mixes of two trials, each attacked as a whole. A mix is no variant of the space and takes no place on its "
+        "front."
     ]
     return Section("mixes", "Mixes of two trials", about, tables=[table])
 

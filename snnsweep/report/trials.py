@@ -26,12 +26,12 @@ def front_charts(swept: Swept) -> list[Chart]:
     charts = []
     if len(names) >= 3:
         series = [_series(*group, *names[:3]) for group in groups]
-        x, y, z = (axis_of(name, swept.objectives) for name in names[:3])
+        x, y, z = (Axis(name) for name in names[:3])  # the way that is better has no room there
         charts.append(Chart("front-3d", f"{', '.join(names[:3])}", series, x, y, z))
     for number, (one, other) in enumerate(combinations(names, 2), start=1):
         series = [_series(*group, one, other) for group in groups]
         if len(swept.finished):
-            series.insert(0, _attained(swept.finished, one, other, swept.objectives))
+            series.insert(0, attained(swept.finished, one, other, swept.objectives))
         x, y = (axis_of(name, swept.objectives) for name in (one, other))
         charts.append(Chart(f"front-{number}", f"{one} and {other}", series, x, y))
     if len(names) == 1:
@@ -61,14 +61,16 @@ def drawable(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """The rows with a finite number in each of these columns."""
     if frame.empty:
         return frame
-    return frame[np.isfinite(np.column_stack([numbers(frame, name) for name in names])).all(axis=1)]
+    able = np.isfinite(np.column_stack([numbers(frame, name) for name in names])).all(axis=1)
+    return frame.iloc[np.flatnonzero(able)]
 
 
 Group = tuple[str, pd.DataFrame, Look, bool]
 
 
 def _groups(swept: Swept) -> Iterator[Group]:
-    """A name, the trials, how they look, and whether their intervals are drawn: by status, and by the audit's verdict."""
+    """A name, the trials, how they look, and whether their intervals are drawn: by status, and by the audit's "
+    "verdict."""
     results, members = swept.results, set(swept.front.get("trial_id", []))
     if results.empty:
         return
@@ -107,7 +109,7 @@ def _series(name: str, rows: pd.DataFrame, look: Look, intervals: bool, x: str, 
     )
 
 
-def _attained(finished: pd.DataFrame, x: str, y: str, objectives: Mapping[str, Direction]) -> Series:
+def attained(finished: pd.DataFrame, x: str, y: str, objectives: Mapping[str, Direction]) -> Series:
     """From the best x on, the best y that some finished trial reaches together with at least that x."""
     values = np.column_stack([numbers(finished, x), numbers(finished, y)])
     best = values[non_dominated(values, [objectives[x], objectives[y]])]

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
 
 from snnsweep.report.charts import Table
 from snnsweep.report.data import Row, Swept
 from snnsweep.result import PASS
+from snnsweep.results.front import numbers
 from snnsweep.results.words import number, value, with_interval
 
 PLENTY = 20  # trials that a table names in one cell, at most
@@ -32,8 +32,8 @@ def findings(swept: Swept) -> list[str]:
 def _best(swept: Swept) -> str:
     parts = []
     for name, way in swept.objectives.items():
-        figures = pd.to_numeric(swept.finished[name])
-        row: Any = swept.finished.loc[figures.idxmax() if way == "maximize" else figures.idxmin()].to_dict()
+        figures = numbers(swept.finished, name)
+        row = swept.finished.iloc[int(figures.argmax() if way == "maximize" else figures.argmin())].to_dict()
         verdict = row.get("audit") or "none"
         parts.append(f"{name} {with_interval(row, name)} ({row['trial_id']}, audit: {verdict})")
     return f"Best figures, each of one trial: {'; '.join(parts)}."
@@ -44,7 +44,8 @@ def _how_sure(swept: Swept) -> str:
     sizes = sorted({int(n) for n in swept.front.get("robust_accuracy/n", pd.Series(dtype=float)).dropna()})
     attacked = f" on {' or '.join(map(str, sizes))} samples" if sizes else ""
     return (
-        f"These are figures of the search: validation split, one seed a trial, attacked by the suite {suites}{attacked}; "
+        "These are figures of the search: validation split, one seed a trial, attacked by the suite "
+        f"{suites}{attacked}; "
         "brackets are 95 % intervals over samples, not over seeds. The best of many trials is chosen in part by luck, "
         "and no attack proves robustness, so that these figures are optimistic."
     )
@@ -62,7 +63,7 @@ def banners(swept: Swept) -> list[str]:
         )
     if not swept.front.empty:
         verdicts = Counter(str(one or "") for one in swept.front.get("audit", pd.Series("", index=swept.front.index)))
-        trouble = {("no audit" if not one else one): count for one, count in verdicts.items() if one != PASS}
+        trouble = {(one or "no audit"): count for one, count in verdicts.items() if one != PASS}
         if trouble:
             listed = ", ".join(f"{count} {name}" for name, count in sorted(trouble.items()))
             said.append(
@@ -71,7 +72,8 @@ def banners(swept: Swept) -> list[str]:
             )
     if swept.counts.get("infeasible"):
         said.append(
-            f"{swept.counts['infeasible']} trials are infeasible: their figures cannot be believed, and none is on the front."
+            f"{swept.counts['infeasible']} trials are infeasible: their figures cannot be believed, and none is on "
+            "the front."
         )
     spaces = swept.results["space_sha256"].nunique() if "space_sha256" in swept.results else 1
     if spaces > 1:
@@ -129,7 +131,8 @@ def mixes_table(swept: Swept) -> Table | None:
         return None
     rows = [
         [row["trial_id"], str(row["standard"]), str(row["robust"]), number(row["weight"]), row["status"],
-         *(with_interval(row, name) for name in swept.objectives), row.get("audit") or "none", " | ".join(row["warnings"]) or "none"]
+         *(with_interval(row, name) for name in swept.objectives), row.get("audit") or "none",
+         " | ".join(row["warnings"]) or "none"]
         for row in swept.mixes.to_dict("records")
     ]  # fmt: skip
     head = ["mix", "standard", "robust", "weight of the robust", "status", *swept.objectives, "audit", "warnings"]
