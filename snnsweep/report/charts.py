@@ -95,6 +95,22 @@ class Table:
     sorts: bool = False
 
 
+@dataclass(frozen=True)
+class Section:
+    """Attributes:
+    name: its place on the page.
+    about: what it shows and what it does not, a paragraph each; never empty.
+    copies: texts to be taken along, each with its heading.
+    """
+
+    name: str
+    title: str
+    about: Sequence[str]
+    charts: Sequence[Chart] = ()
+    tables: Sequence[Table] = ()
+    copies: Sequence[tuple[str, str]] = ()
+
+
 def table_of(chart: Chart, most: int = 200) -> Table | None:
     """A chart's figures for who cannot see it; None where there are too many to be read."""
     rows = [

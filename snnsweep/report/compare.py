@@ -6,14 +6,13 @@ from pathlib import Path
 
 from snnsweep.config import DEFAULTS
 from snnsweep.errors import UserError
-from snnsweep.report.charts import Axis, Chart, Series, Table
+from snnsweep.report.charts import Axis, Chart, Section, Series, Table
 from snnsweep.report.data import Swept, read, reference_of
 from snnsweep.report.methods import used
 from snnsweep.report.page import PAGE, render
 from snnsweep.report.palette import BLUE, ORANGE, Look
 from snnsweep.report.progress import growth
 from snnsweep.report.saving import save
-from snnsweep.report.sections import Section
 from snnsweep.report.trials import attained, axis_of, ends, floats
 from snnsweep.report.words import banners, hovers
 from snnsweep.result import Direction

@@ -27,7 +27,7 @@ def figure(chart: Chart) -> dict[str, Any]:
     bars = any(series.kind == "bars" for series in chart.series)
     height = max(160, 90 + BAR * max((len(series.x) for series in chart.series), default=0)) if bars else HEIGHT
     layout = _layout(height)
-    layout |= {"xaxis": _axis(chart.x), "yaxis": _axis(chart.y)}
+    layout |= {"xaxis": _axis(chart.x) | {"automargin": True}, "yaxis": _axis(chart.y) | {"automargin": True}}
     for axis, values in (("xaxis", [s.x for s in chart.series]), ("yaxis", [s.y for s in chart.series])):
         if categories := _categories(values):
             layout[axis] |= {"type": "category", "categoryarray": categories, "categoryorder": "array"}
@@ -121,7 +121,6 @@ def _axis(axis: Axis) -> dict[str, Any]:
         "linecolor": "@grid",
         "zeroline": False,
     }
-    found["automargin"] = True
     if axis.log:
         found["type"] = "log"
     if axis.whole:

@@ -10,11 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from snnsweep.report import palette
-from snnsweep.report.charts import table_of
+from snnsweep.report.charts import Section, table_of
 from snnsweep.report.data import Swept, read
 from snnsweep.report.interactive import figure
 from snnsweep.report.saving import save
-from snnsweep.report.sections import Section, sections
+from snnsweep.report.sections import sections
 from snnsweep.report.words import banners, findings, hovers
 
 PAGE = Path("report") / "index.html"  # in a sweep's folder

@@ -70,14 +70,15 @@ def picture(chart: Chart) -> Figure:
         return _parallel(chart)
     wide = len({one for series in chart.series for one in series.x if isinstance(one, str)}) > 8
     figure = Figure(figsize=(PAGE if wide else COLUMN, 3.6 if chart.z else 3.2), layout="constrained")
-    axes = figure.add_subplot(projection="3d" if chart.z else None)
+    axes: Any = figure.add_subplot(projection="3d" if chart.z else None)
     for series in chart.series:
         _draw(axes, series)
     axes.set_xlabel(_plain(chart.x.label))
     axes.set_ylabel(_plain(chart.y.label))
     if chart.z:
-        axes.set_zlabel(_plain(chart.z.label))  # type: ignore[attr-defined]
-        axes.view_init(elev=22, azim=45)  # type: ignore[attr-defined]
+        axes.set_zlabel(_plain(chart.z.label))
+        axes.view_init(elev=22, azim=45)
+        axes.set_box_aspect(None, zoom=0.82)  # else the label of z is cut off
     else:
         _limit(axes, chart)
     if wide:
@@ -143,9 +144,10 @@ def _parallel(chart: Chart) -> Figure:
             name = ("front" if on_front else "not on the front") if not number else "_"
             axes.plot(places, line, color=LIGHT[look.colour], alpha=look.opacity, linewidth=0.9, label=name)
     for place, one in zip(places, chart.dimensions, strict=True):
-        low, high = (_end(one, end) for end in (min(one.values), max(one.values)))
-        axes.annotate(low, (place, -0.02), ha="center", va="top", fontsize=6)
-        axes.annotate(high, (place, 1.02), ha="center", va="bottom", fontsize=6)
+        for figure_at, height in sorted(set(zip(one.values, columns[place], strict=True))):
+            if one.names is not None or height in (0, 1):
+                said = f"{figure_at:.3g}" if one.names is None else _plain(one.names[int(figure_at)])
+                axes.annotate(said, (place, height), (2, 2), textcoords="offset points", fontsize=6)
     axes.set_xticks(list(places), [_plain(one.label) for one in chart.dimensions], rotation=20, ha="right")
     axes.set(yticks=[], ylim=(-0.1, 1.1))
     axes.grid(axis="x")
@@ -156,10 +158,6 @@ def _parallel(chart: Chart) -> Figure:
 def _scaled(one: Dimension) -> list[float]:
     low, high = min(one.values), max(one.values)
     return [(figure - low) / (high - low) if high > low else 0.5 for figure in one.values]
-
-
-def _end(one: Dimension, figure: float) -> str:
-    return f"{figure:.3g}" if one.names is None else _plain(one.names[int(figure)])
 
 
 def _lengths(at: Sequence[Value], ends: Ends) -> list[list[float]]:

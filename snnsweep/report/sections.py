@@ -1,9 +1,6 @@
 """The sections of a sweep's report, in the order in which they are read."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from snnsweep.report.charts import Axis, Chart, Series, Table
+from snnsweep.report.charts import Axis, Chart, Section, Series, Table
 from snnsweep.report.citation import citation
 from snnsweep.report.confirmed import confirmed_table, confirmed_words, slope_charts
 from snnsweep.report.data import MOST, Swept
@@ -18,22 +15,6 @@ from snnsweep.sweep.importance import MOST as FITTED
 from snnsweep.sweep.importance import importances
 
 ENOUGH = 10  # finished trials, below which an importance is noise
-
-
-@dataclass(frozen=True)
-class Section:
-    """Attributes:
-    name: its place on the page.
-    about: what it shows and what it does not, a paragraph each; never empty.
-    copies: texts to be taken along, each with its heading.
-    """
-
-    name: str
-    title: str
-    about: Sequence[str]
-    charts: Sequence[Chart] = ()
-    tables: Sequence[Table] = ()
-    copies: Sequence[tuple[str, str]] = ()
 
 
 def sections(swept: Swept) -> list[Section]:
