@@ -38,9 +38,8 @@ def swept(real_rows: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     others = [row | {"trial_id": f"t{number:04d}"} for number, row in enumerate(made_up(24, seed=3), start=3)]
     for row in others:
         if row["status"] == "finished":  # the sparsest of the real ones is on the front
-            row |= {
-                name: row[name] / 4 for name in row if name.startswith("gradient_sparsity") and not name.endswith("/n")
-            }
+            for name in ("gradient_sparsity", "gradient_sparsity/low", "gradient_sparsity/high"):
+                row[name] /= 4
             row["gradient_sparsity/zero_share/<u>layer</u>"] = 0.5
     folder = write_sweep(tmp_path_factory.mktemp("sweeps") / "digits", [*rows, *others])
     journal = Journal(folder, "run")

@@ -22,6 +22,7 @@ FLAGS = [
     "--no-first-run",
 ]
 SOFTWARE = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # WebGL where there is no GPU
+LOCAL = ("file:", "data:", "blob:")
 PATIENCE_MS = 120_000
 
 
@@ -78,16 +79,16 @@ def test_every_panel_is_drawn_and_nothing_goes_wrong(desktop: tuple[Page, list[s
     assert wrong == []
     assert view.evaluate("window.hacked") is None
     sizes = view.evaluate(
-        """() => [...document.querySelectorAll("[data-chart]")].map((place) => [place.dataset.chart, place.dataset.drawn,
-        [...place.querySelectorAll("svg, canvas")].some((one) => one.getBoundingClientRect().width > 100
-            && one.getBoundingClientRect().height > 100)])"""
+        """() => [...document.querySelectorAll("[data-chart]")].map((place) => [
+            place.dataset.chart, place.dataset.drawn, [...place.querySelectorAll("svg, canvas")].some((one) => {
+                const { width, height } = one.getBoundingClientRect(); return width > 100 && height > 100; })])"""
     )
     assert len(sizes) >= 14
     assert [one for one in sizes if one[1:] != ["yes", True]] == []
     assert view.locator(".missing:visible").count() == 0
     with_charts = view.evaluate(
-        """() => [...document.querySelectorAll("section")].filter((s) => s.querySelector("[data-chart]")).map((s) => "
-        "s.id)"""
+        """() => [...document.querySelectorAll("section")]
+            .filter((part) => part.querySelector("[data-chart]")).map((part) => part.id)"""
     )
     assert with_charts == ["front", "parallel", "importance", "hypervolume", "eps", "layers", "training", "confirmed"]
 
@@ -116,7 +117,7 @@ def test_tab_reaches_every_control(desktop: tuple[Page, list[str]]) -> None:
     for _ in range(len(wanted) + 2):
         view.keyboard.press("Tab")
         at, outline = view.evaluate(
-            "() => [document.activeElement.dataset.stop, getComputedStyle(document.activeElement).outlineStyle]"
+            """() => [document.activeElement.dataset.stop, getComputedStyle(document.activeElement).outlineStyle]"""
         )
         reached.add(at)
         outlined.add(outline)

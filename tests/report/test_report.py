@@ -395,13 +395,9 @@ def test_a_broken_confirmation_is_told_and_nothing_is_written(sweep_of: Made) ->
 def test_citation(tmp_path: Path) -> None:
     file = tmp_path / "CITATION.cff"
     assert citation(file) == ""
-    file.write_text(
-        "title: snnsweep\nauthors:\n- family-names: Doe\n  given-names: Jo\nversion: 0.1.0\ndate-released: 2026-01-02\n"
-    )
-    assert (
-        citation(file)
-        == "@software{snnsweep,\n  author = {Doe, Jo},\n  title = {snnsweep},\n  version = {0.1.0},\n  year = {2026},\n}"
-    )
+    file.write_text("title: snnsweep\nauthors:\n- family-names: Doe\n  given-names: Jo\ndate-released: 2026-01-02\n")
+    fields = ["  author = {Doe, Jo},", "  title = {snnsweep},", "  year = {2026},"]
+    assert citation(file).splitlines() == ["@software{snnsweep,", *fields, "}"]
 
 
 def test_two_sweeps_on_one_page(sweep_of: Made) -> None:
