@@ -7,16 +7,17 @@ from typing import Any
 import pandas as pd
 
 from snnsweep import __version__, registry
+from snnsweep.config import DEFAULTS
 from snnsweep.report.charts import Table
 from snnsweep.report.data import Swept
 from snnsweep.results.words import number, value
 
-KEYS = (  # of the config, beside those that a sentence of their own names
-    "data.subset", "data.augment", "data.batch_size", "encoder.name", "encoder.time_steps", "neuron.name",
-    "neuron.v_threshold", "neuron.tau", "neuron.reset", "neuron.surrogate", "neuron.alpha", "model.width",
-    "model.residual", "model.norm", "model.pooling", "model.stem", "train.objective", "train.loss", "train.epochs",
-    "train.optimizer", "train.lr", "train.weight_decay", "train.schedule", "train.precision",
+USUAL = (  # keys that a paper names, also where they have their defaults
+    "data.batch_size", "encoder.name", "encoder.time_steps", "neuron.name", "neuron.v_threshold", "neuron.reset",
+    "neuron.surrogate", "neuron.alpha", "model.width", "model.residual", "model.norm", "model.pooling",
+    "train.objective", "train.loss", "train.epochs", "train.optimizer", "train.lr", "train.schedule", "train.precision",
 )  # fmt: skip
+ELSEWHERE = ("data.name", "model.name", "model.depth", "seed", "device")  # which have sentences of their own
 
 
 def methods(swept: Swept) -> str:
@@ -32,12 +33,16 @@ def _sentences(swept: Swept) -> Iterator[str]:
         "trained, "
         f"attacked and measured with snnsweep {version}."
     )
+    if facts["smoke"]:
+        yield "This was a smoke run of tiny trials: its figures mean nothing."
     yield (
         "Search used a stratified tenth of the official training images as validation split and the rest (or "
         "data.subset of "
         "it) for training; the test split was not touched by the search."
     )
-    yield f"Settings (a range or a list where they varied): {'; '.join(f'{key} {used(rows, key)}' for key in KEYS)}."
+    told = [key for key in DEFAULTS if key in USUAL or _unusual(rows, key)]
+    settings = "; ".join(f"{key} {used(rows, key)}" for key in told)
+    yield f"Settings (a range or a list where they varied; else the defaults of that version): {settings}."
     yield from _threat(rows)
     yield from _search(swept)
     yield (
@@ -48,6 +53,13 @@ def _sentences(swept: Swept) -> Iterator[str]:
     yield from _audit(swept)
     yield from _confirmation(swept)
     yield from _origin(swept)
+
+
+def _unusual(rows: pd.DataFrame, key: str) -> bool:
+    """Whether a key that no other sentence names has another value than by default."""
+    if key in ELSEWHERE or key.startswith(("threat.", "attack.")):
+        return False
+    return any(one != DEFAULTS[key] for one in _values(rows, key))
 
 
 def _threat(rows: pd.DataFrame) -> Iterator[str]:

@@ -40,7 +40,7 @@ def eps_curve(row: Row) -> dict[float, str]:
     found = {}
     for column in row:
         multiple = str(column).removeprefix(PER_EPS)
-        if multiple != column and "/" not in multiple and not missing(row[column]):
+        if multiple != column and re.fullmatch(r"[\d.]+", multiple) and not missing(row[column]):
             found[float(multiple) * float(row["threat.eps"])] = str(column)
     return dict(sorted(found.items()))
 

@@ -177,10 +177,12 @@ def _training(swept: Swept) -> Section:
     title, charts = "Training", training_charts(swept)
     if not charts:
         return Section("training", title, ["The sweep's folder holds no epochs (tracking.jsonl is gone or empty)."])
+    rungs = swept.facts.get("rungs")
+    attacked = "figures of a rung (rung/...) are of its lighter suite" if rungs else "no accuracy under attack is here"
     about = [
-        "What was measured after each epoch. Clean accuracy is over a part of the validation images until the last "
-        "epoch, and "
-        f"no attack is run on the way. In grey other trials, {OTHERS} at most." + _drawn(swept)
+        "What was measured after each epoch; clean accuracy is over a part of the validation images until the last "
+        "one, and "
+        f"{attacked}. In grey other trials, {OTHERS} at most." + _drawn(swept)
     ]
     return Section("training", title, about, charts)
 

@@ -1,7 +1,8 @@
 """What the report says in sentences: what was found, how sure that is, and what went wrong."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -26,7 +27,20 @@ def findings(swept: Swept) -> list[str]:
             f"{trials} ended ({ended}); none is on the front, since none finished with a figure for every objective."
         ]
     where = "1 is" if len(swept.front) == 1 else f"{len(swept.front)} are"
-    return [f"{trials} ended ({ended}); {where} on the front.", _best(swept), _how_sure(swept)]
+    confirmed = [_confirmed(swept.confirmed)] if swept.confirmed else []
+    return [f"{trials} ended ({ended}); {where} on the front.", _best(swept), _how_sure(swept), *confirmed]
+
+
+def _confirmed(report: Mapping[str, Any]) -> str:
+    """What became of the front on the test split, in a sentence."""
+    if report["front_after"] is None:
+        return "A confirmation of the front on the test split has begun; its pairs have not all ended."
+    stay, members = len(report["front_after"]), len(report["members"])
+    return (
+        f"Judged again on the {report['split']} split under the suite {report['suite']}, {stay} of "
+        f"{members} "
+        "members that were confirmed are still on their front; what they lost is below."
+    )
 
 
 def _best(swept: Swept) -> str:
