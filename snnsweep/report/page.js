@@ -29,6 +29,10 @@
     const figure = paint(told.figures[place.dataset.chart], told.palette[dark.matches ? "dark" : "light"]);
     const layout = { ...figure.layout, uirevision: "kept" };
     if (coarse.matches && !figure.needs) layout.dragmode = false; // a finger scrolls the page
+    if (layout.scene && place.clientWidth < 500) { // a narrow screen sees it from further away
+      const { eye } = layout.scene.camera;
+      layout.scene.camera.eye = { x: 1.4 * eye.x, y: 1.4 * eye.y, z: 1.4 * eye.z };
+    }
     if (figure.width) layout.width = Math.max(figure.width, place.parentElement.clientWidth);
     return { data: figure.data.map(hovers), layout };
   };

@@ -197,7 +197,7 @@ def _confirmed(swept: Swept) -> Section:
     if report is None:
         said = "The front was not confirmed: these are figures of one seed on the validation split."
         return Section(
-            "confirmed", title, [f"{said} `snnsweep confirm {swept.name}` trains it again and uses the test split."]
+            "confirmed", title, [f"{said} snnsweep confirm {swept.folder} trains it again, and uses the test split."]
         )
     about = [*([report["warning"]] if report["warning"] else []), *confirmed_words(report)]
     return Section("confirmed", title, about, slope_charts(report), [confirmed_table(report)])

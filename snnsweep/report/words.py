@@ -109,16 +109,16 @@ def _member(swept: Swept, row: Row) -> list[str]:
 
 def audit_table(swept: Swept) -> Table | None:
     """What the audit's checks found of members, but for those that passed; None where all passed."""
-    rows = []
+    found: dict[tuple[str, str], list[str]] = {}
     for row in swept.front.to_dict("records"):
         checks = row.get("audit_checks")
         for check in [] if checks is None else checks:
             name, _, said = str(check).partition(": ")
             if not said.startswith(PASS):
-                rows.append([row["trial_id"], name, said])
-    return (
-        Table("Checks that found a sign, or were not run", ["trial", "check", "what it says"], rows) if rows else None
-    )
+                found.setdefault((name, said), []).append(row["trial_id"])
+    rows = [[name, said, ", ".join(trials)] for (name, said), trials in sorted(found.items())]
+    caption = "Checks of the audit that found a sign, or were not run"
+    return Table(caption, ["check", "what it says", "trials"], rows) if rows else None
 
 
 def ends_table(swept: Swept) -> Table | None:
