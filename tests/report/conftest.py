@@ -20,7 +20,9 @@ def real_rows() -> tuple[list[dict[str, Any]], dict[str, list[dict[str, float]]]
     """Two trials that were trained and attacked, one that failed, and the epochs of each."""
     rows, epochs = [], {}
     for number, threshold in enumerate((0.5, 1.1)):
-        trial = Evaluation(TrialConfig.from_flat(SMALL | {"neuron.v_threshold": threshold, "attack.samples": 64}))
+        trial = Evaluation(
+            TrialConfig.from_flat(SMALL | {"neuron.v_threshold": threshold, "attack.samples": 32, "data.subset": 500})
+        )
         while not trial.trained:
             trial.epoch()
         name = f"t{number:04d}"

@@ -78,6 +78,7 @@ def test_every_panel_is_drawn_and_nothing_goes_wrong(desktop: tuple[Page, list[s
     view, wrong = desktop
     assert wrong == []
     assert view.evaluate("window.hacked") is None
+    assert view.locator("img, u").count() == 0
     sizes = view.evaluate(
         """() => [...document.querySelectorAll("[data-chart]")].map((place) => [
             place.dataset.chart, place.dataset.drawn, [...place.querySelectorAll("svg, canvas")].some((one) => {
