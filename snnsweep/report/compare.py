@@ -19,7 +19,7 @@ from snnsweep.result import Direction
 from snnsweep.results.front import front
 from snnsweep.results.words import number, with_interval
 
-LOOKS = (Look(BLUE, "circle", size=9), Look(ORANGE, "diamond", size=9, dash="dash"))
+LOOKS = (Look(BLUE, "circle", size=8), Look(ORANGE, "diamond", size=12, hollow=True, dash="dash"))
 JUDGED_BY = {  # what has to be alike where robust accuracies are compared
     "data.name": "data set",
     "data.path": "data files",
@@ -97,9 +97,8 @@ def _fronts(pair: tuple[Swept, Swept]) -> Section:
     names = list(pair[0].objectives)
     about = [
         "The trials on each sweep's front of the shared objectives, with 95 % intervals over samples; the lines are "
-        "the fronts "
-        "of the two objectives of a panel. One run of each sweep was made: another seed of the sampler would give "
-        "other fronts."
+        "the fronts of the two objectives of a panel. The marks do not tell the audit's verdicts; the table below "
+        "does. One run of each sweep was made: another seed of the sampler would give other fronts."
     ]
     charts = []
     for count, (x, y) in enumerate(combinations(names, 2), start=1):

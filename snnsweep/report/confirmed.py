@@ -56,8 +56,7 @@ def confirmed_words(report: Mapping[str, Any]) -> list[str]:
     said = [
         f"Before: the search's own figures. After: {trained}, on the {report['split']} split, under the suite "
         f"{report['suite']} with at most {samples} samples; intervals after: {report['interval']}. A member with a "
-        "failed "
-        "or infeasible pair leaves the front."
+        "failed or infeasible pair leaves the front."
     ]
     pairs = report["pairs"]
     if pairs["ended"] < pairs["asked"]:
@@ -79,8 +78,7 @@ def _judged(what: str, judged: Mapping[str, Any], before: str, after: float | No
     ranked = "too few or tied" if tau["tau"] is None else number(tau["tau"])
     return (
         f"{what} after: {', '.join(judged['front_after']) or 'nobody'}. Hypervolume {before} before, {number(after)} "
-        "after. "
-        f"Kendall's tau of the ranking by {tau['metric']}: {ranked} (n = {tau['n']})."
+        f"after. Kendall's tau of the ranking by {tau['metric']}: {ranked} (n = {tau['n']})."
     )
 
 

@@ -30,15 +30,13 @@ def _sentences(swept: Swept) -> Iterator[str]:
     version = facts.get("versions", {}).get("snnsweep") or "of unknown version"
     yield (
         f"Variants of {used(rows, 'model.name')}-{used(rows, 'model.depth')} on {used(rows, 'data.name')} were "
-        "trained, "
-        f"attacked and measured with snnsweep {version}."
+        f"trained, attacked and measured with snnsweep {version}."
     )
     if facts["smoke"]:
         yield "This was a smoke run of tiny trials: its figures mean nothing."
     yield (
         "Search used a stratified tenth of the official training images as validation split and the rest (or "
-        "data.subset of "
-        "it) for training; the test split was not touched by the search."
+        "data.subset of it) for training; the test split was not touched by the search."
     )
     told = [key for key in DEFAULTS if key in USUAL or _unusual(rows, key)]
     settings = "; ".join(f"{key} {used(rows, key)}" for key in told)
@@ -47,8 +45,8 @@ def _sentences(swept: Swept) -> Iterator[str]:
     yield from _search(swept)
     yield (
         "Of the objectives, accuracies are shares of validation images; robust accuracy is the mean over samples of "
-        "the worst "
-        "case over the suite, clean errors included; brackets are 95 % intervals over samples (Wilson for shares)."
+        "the worst case over the suite, clean errors included; brackets are 95 % intervals over samples (Wilson for "
+        "shares)."
     )
     yield from _audit(swept)
     yield from _confirmation(swept)
@@ -66,8 +64,8 @@ def _threat(rows: pd.DataFrame) -> Iterator[str]:
     sizes = used(rows, "robust_accuracy/n")
     yield (
         f"Threat: norm {used(rows, 'threat.norm')}, eps {used(rows, 'threat.eps')} of the pixel range [0, 1], "
-        "perturbing the "
-        f"{used(rows, 'threat.space')} input; {sizes} attacked samples; suite {used(rows, 'attack.suite')}."
+        f"perturbing the {used(rows, 'threat.space')} input; {sizes} attacked samples; suite "
+        f"{used(rows, 'attack.suite')}."
     )
     for suite in _values(rows, "attack.suite"):
         if steps := suite_steps(str(suite)):
@@ -91,10 +89,8 @@ def _search(swept: Swept) -> Iterator[str]:
     counts = ", ".join(f"{count} {status}" for status, count in swept.counts.items()) or "none"
     yield (
         f"Optuna's sampler {facts.get('sampler', 'unknown')} with seed {facts.get('seed', 'unknown')} chose the "
-        "variants for "
-        f"{objectives}; {len(swept.results)} of {facts.get('trials', 'unknown')} planned trials ended ({counts}), "
-        "with trial "
-        f"seed {used(swept.results, 'seed')}."
+        f"variants for {objectives}; {len(swept.results)} of {facts.get('trials', 'unknown')} planned trials ended "
+        f"({counts}), with trial seed {used(swept.results, 'seed')}."
     )
     rungs = facts.get("rungs")
     if rungs:
@@ -133,8 +129,7 @@ def _confirmation(swept: Swept) -> Iterator[str]:
     seeds = ", ".join(map(str, said["seeds"])) or "none (the stored models)"
     yield (
         f"The front was confirmed on the {said['split']} split: {len(said['members'])} members, fresh seeds {seeds}, "
-        "suite "
-        f"{said['suite']} on at most {', '.join(map(str, said['samples']))} samples."
+        f"suite {said['suite']} on at most {', '.join(map(str, said['samples']))} samples."
     )
 
 
@@ -145,8 +140,7 @@ def _origin(swept: Swept) -> Iterator[str]:
     command = shlex.join(facts["command"]) if facts.get("command") else "unknown"
     yield (
         f"Git commit {facts.get('git_commit') or 'unknown'}; space sha256 "
-        f"{facts.get('space', {}).get('sha256', 'unknown')}; "
-        f"command: {command}."
+        f"{facts.get('space', {}).get('sha256', 'unknown')}; command: {command}."
     )
 
 

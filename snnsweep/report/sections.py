@@ -39,11 +39,9 @@ def _front(swept: Swept) -> Section:
     lost = sum(count for status, count in swept.counts.items() if status in ("failed", "stopped"))
     about = [
         "Each point is a trial. Large, filled marks are on the front; small ones are beaten; hollow ones are "
-        "infeasible. "
-        "Colour and mark say what the audit found. Bars are 95 % intervals over samples, of the front and, where no "
-        "more "
-        f"than {FEW} others are drawn, of these too. Being on the front says nothing about differences within the "
-        "intervals."
+        "infeasible. Colour and mark say what the audit found. Bars are 95 % intervals over samples, of the front "
+        f"and, where no more than {FEW} others are drawn, of these too. Being on the front says nothing about "
+        "differences within the intervals."
     ]
     if len(swept.objectives) > 2:
         about.append(
@@ -73,8 +71,8 @@ def _members(swept: Swept) -> Section:
 def _parallel(swept: Swept) -> Section:
     about = [
         "Each line is a finished trial, blue on the front and grey else. Drag along an axis to choose a range. "
-        "Infeasible, "
-        "stopped and failed trials are left out; a key that the space did not ask of a trial shows the value it had."
+        "Infeasible, stopped and failed trials are left out; a key that the space did not ask of a trial shows the "
+        "value it had."
     ]
     chart = parallel_chart(swept)
     if chart is None:
@@ -106,9 +104,8 @@ def _importance(swept: Swept) -> Section:
     fitted = f"{FITTED} drawn from {n}" if n > FITTED else str(n)
     about = [
         f"Optuna's fANOVA: a random forest fitted to {fitted} finished trials, and each key's share of the variance "
-        "that keys "
-        "explain alone. It is a fit, without an interval: it does not say how well the forest fits, nor which value is "
-        "better, and a sampler that leaves a region leaves it unseen."
+        "that keys explain alone. It is a fit, without an interval: it does not say how well the forest fits, nor "
+        "which value is better, and a sampler that leaves a region leaves it unseen."
     ]
     return Section(
         "importance", title, about if charts else ["Nothing varies that an importance could be fitted to."], charts
@@ -122,12 +119,10 @@ def _hypervolume(swept: Swept) -> Section:
     reference = ", ".join(f"{name} {number(at)}" for name, at in swept.reference.items())
     about = [
         f"The volume between the front of all trials that had ended and one fixed reference point: {reference}. It "
-        "grows with "
-        "every trial that joins the front, by luck too; it has no interval, and volumes over other points do not "
-        "compare.",
+        "grows with every trial that joins the front, by luck too; it has no interval, and volumes over other points "
+        "do not compare.",
         "Hours are those measured in training and attacks, summed over the trials in the order of ending, and not "
-        "the wall "
-        "clock; of a trial that was stopped only its epochs are counted.",
+        "the wall clock; of a trial that was stopped only its epochs are counted.",
     ]
     if lost := untimed(swept):
         about.append(f"{lost} trials left no times: the hours are too low by theirs.")
@@ -142,19 +137,15 @@ def _eps(swept: Swept) -> Section:
             title,
             [
                 "No trial on the front holds an accuracy at more than one eps. A suite with an iterated PGD on every "
-                "sample "
-                "(attack.suite quick, trail, standard or strong) and threat.eps above 0 bring it, in sweeps run with "
-                "a version "
-                "of snnsweep that writes robust_accuracy/eps/..."
+                "sample (attack.suite quick, trail, standard or strong) and threat.eps above 0 bring it, in sweeps "
+                "run with a version of snnsweep that writes robust_accuracy/eps/..."
             ],
         )
     about = [
         "What stands under the suite's PGD with the training surrogate alone, on the first samples only (64 at "
-        "most), at 0, a "
-        "quarter, a half, once and twice the eps of the threat. It is the audit's probe, weaker than the suite: "
-        "robust accuracy "
-        "may be lower. A curve that stays up where eps grows large is a sign of a bad gradient, not of strength."
-        + _drawn(swept)
+        "most), at 0, a quarter, a half, once and twice the eps of the threat. It is the audit's probe, weaker than "
+        "the suite: robust accuracy may be lower. A curve that stays up where eps grows large is a sign of a bad "
+        "gradient, not of strength." + _drawn(swept)
     ]
     return Section("eps", title, about, [chart])
 
@@ -165,9 +156,8 @@ def _layers(swept: Swept) -> Section:
         return Section("layers", title, ["No trial on the front holds the gradient's sparsity by layer."])
     about = [
         "The gradient at the input of each layer, mean over the attacked samples: the share that is exactly zero, "
-        "and its Hoyer "
-        "sparsity. Sparse gradients may starve an attack; this picture does not tell that from robustness. Layers "
-        "that a "
+        "and its Hoyer sparsity. Sparse gradients may starve an attack; this picture does not tell that from "
+        "robustness. Layers that a "
         "network has not leave gaps." + _drawn(swept)
     ]
     return Section("layers", title, about, charts)

@@ -37,9 +37,8 @@ def _confirmed(report: Mapping[str, Any]) -> str:
         return "A confirmation of the front on the test split has begun; its pairs have not all ended."
     stay, members = len(report["front_after"]), len(report["members"])
     return (
-        f"Judged again on the {report['split']} split under the suite {report['suite']}, {stay} of "
-        f"{members} "
-        "members that were confirmed are still on their front; what they lost is below."
+        f"Judged again on the {report['split']} split under the suite {report['suite']}, {stay} of {members} members "
+        "that were confirmed are still on their front; what they lost is below."
     )
 
 
@@ -59,9 +58,8 @@ def _how_sure(swept: Swept) -> str:
     attacked = f" on {' or '.join(map(str, sizes))} samples" if sizes else ""
     return (
         "These are figures of the search: validation split, one seed a trial, attacked by the suite "
-        f"{suites}{attacked}; "
-        "brackets are 95 % intervals over samples, not over seeds. The best of many trials is chosen in part by luck, "
-        "and no attack proves robustness, so that these figures are optimistic."
+        f"{suites}{attacked}; brackets are 95 % intervals over samples, not over seeds. The best of many trials is "
+        "chosen in part by luck, and no attack proves robustness, so that these figures are optimistic."
     )
 
 
@@ -81,8 +79,8 @@ def banners(swept: Swept) -> list[str]:
         if trouble:
             listed = ", ".join(f"{count} {name}" for name, count in sorted(trouble.items()))
             said.append(
-                f"Audit: of {len(swept.front)} trials on the front {listed}. The robustness of such a trial may be the "
-                "attack's failure and not the network's strength."
+                f"Audit: of {len(swept.front)} trials on the front {listed}. The robustness of such a trial may be "
+                "the attack's failure and not the network's strength."
             )
     if swept.counts.get("infeasible"):
         said.append(
