@@ -9,6 +9,8 @@ import numpy as np
 from snnsweep import TrialConfig
 from snnsweep.result import PASS, Direction, Result
 from snnsweep.results import store
+from snnsweep.results.folder import RESULTS, journal_of
+from snnsweep.results.journal import Journal
 from snnsweep.sweep.provenance import provenance
 from snnsweep.sweep.space import Space
 
@@ -55,10 +57,8 @@ def write_sweep(folder: Path, rows: list[dict[str, Any]], **facts: Any) -> Path:
     said = provenance(Space.read(folder / "space.py"), **settings) | {"objectives": OBJECTIVES}
     said |= {"mlflow_experiment_id": "1", "ended": "2026-01-01T00:00:00+00:00"} | facts
     store.write_json(folder / store.SWEEP, said)
-    kept = store.Store(folder, said, objectives=said["objectives"])
-    for row in rows:
-        kept.add(row)
-    kept.flush()
+    Journal(journal_of(folder / RESULTS)).append(*rows)
+    store.Store(folder, said, objectives=said["objectives"]).flush()
     return folder
 
 

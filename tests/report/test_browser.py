@@ -152,8 +152,8 @@ def test_a_phone_scrolls_only_down(browser: Browser, address: str) -> None:
     view.context.close()
 
 
-def test_colours_change_in_the_dark_and_back(browser: Browser, address: str) -> None:
-    view, wrong = opened(browser, address, viewport={"width": 1280, "height": 900}, color_scheme="dark")
+def test_colours_change_in_the_dark_and_back(desktop: tuple[Page, list[str]]) -> None:
+    view, wrong = desktop
 
     def grounds() -> tuple[str, str, str]:
         return view.evaluate(
@@ -162,17 +162,19 @@ def test_colours_change_in_the_dark_and_back(browser: Browser, address: str) -> 
             document.querySelector("#chart-front-1 .xtick text").style.fill]"""
         )
 
+    light = grounds()
+    view.emulate_media(color_scheme="dark")
+    view.wait_for_selector("body[data-drawn=dark]", timeout=PATIENCE_MS)
     dark = grounds()
     view.emulate_media(color_scheme="light")
     view.wait_for_selector("body[data-drawn=light]", timeout=PATIENCE_MS)
-    light = grounds()
+    assert grounds() == light
     assert dark[0] == "rgb(21, 25, 30)"
     assert light[0] == "rgb(255, 255, 255)"
     assert dark[1] == dark[0]
     assert light[1] == light[0]
     assert dark[2] != light[2]
     assert wrong == []
-    view.context.close()
 
 
 def test_without_webgl_the_page_says_so(play: Any, address: str) -> None:

@@ -271,16 +271,17 @@ def test_other_numbers_of_objectives(names: list[str], sweep_of: Made) -> None:
 
 def test_a_thousand_trials_fit(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "many", made_up(1000))
-    for suffix in range(1000):
-        with (folder / "tracking.jsonl").open("a") as file:
-            for step in range(1, 31):
-                metrics = {
-                    "train/loss": 1.23456789 / step,
-                    "clean_accuracy": 0.123456789 * step / 30,
-                    "time/epoch_s": 1.5,
-                }
-                said = {"trial_id": f"t{suffix:04d}", "step": step, "metrics": metrics}
-                file.write(json.dumps({"call": "log_epoch", "said": said}) + "\n")
+    told = [
+        {
+            "trial_id": f"t{number:04d}",
+            "step": step,
+            "metrics": {"train/loss": 1.23456789 / step, "clean_accuracy": step / 31},
+        }
+        for number in range(1000)
+        for step in range(1, 31)
+    ]
+    text = "\n".join(json.dumps({"call": "log_epoch", "said": said}) for said in told)
+    (folder / "tracking.jsonl").write_text(f"{text}\n")
     assert page.write(folder).stat().st_size < SIZE
 
 
