@@ -23,14 +23,16 @@ def citation(path: Path = CFF) -> str:
         "year": str(said.get("date-released") or "")[:4],
         "url": said.get("repository-code") or said.get("url"),
     }
-    lines = [f"  {name} = {{{_plain(text)}}}," for name, text in fields.items() if text]
+    lines = [f"  {name} = {{{text if name == 'author' else _plain(text)}}}," for name, text in fields.items() if text]
     return "\n".join(["@software{snnsweep,", *lines, "}"])
 
 
 def _author(one: Any) -> str:
     if not isinstance(one, dict):
         return ""
-    return str(one.get("name") or ", ".join(filter(None, (one.get("family-names"), one.get("given-names")))))
+    if one.get("name"):
+        return f"{{{_plain(one['name'])}}}"  # a group's, which BibTeX is not to take apart
+    return ", ".join(_plain(one[part]) for part in ("family-names", "given-names") if one.get(part))
 
 
 def _plain(text: Any) -> str:

@@ -403,8 +403,9 @@ def test_a_broken_confirmation_is_told_and_nothing_is_written(sweep_of: Made) ->
 def test_citation(tmp_path: Path) -> None:
     file = tmp_path / "CITATION.cff"
     assert citation(file) == ""
-    file.write_text("title: snnsweep\nauthors:\n- family-names: Doe\n  given-names: Jo\ndate-released: 2026-01-02\n")
-    fields = ["  author = {Doe, Jo},", "  title = {snnsweep},", "  year = {2026},"]
+    authors = "authors:\n- family-names: Doe\n  given-names: Jo\n- name: the others\n"
+    file.write_text(f"title: snnsweep\n{authors}date-released: 2026-01-02\n")
+    fields = ["  author = {Doe, Jo and {the others}},", "  title = {snnsweep},", "  year = {2026},"]
     assert citation(file).splitlines() == ["@software{snnsweep,", *fields, "}"]
 
 
