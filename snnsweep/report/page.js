@@ -49,7 +49,7 @@
 
   const draw = async (place) => {
     if (told.figures[place.dataset.chart].needs && !webgl) {
-      say(place, "This picture needs WebGL, which this browser does not offer. The tables and the other pictures hold the same trials.");
+      say(place, "This picture needs WebGL, which this browser does not offer. Its trials are in the other pictures too, and in results.parquet.");
       document.querySelectorAll(`[data-of="${place.dataset.chart}"]`).forEach((button) => { button.hidden = true; });
       return;
     }

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from textwrap import wrap
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from snnsweep.results.front import numbers
 from snnsweep.results.words import number, value, with_interval
 
 PLENTY = 20  # trials that a table names in one cell, at most
+NARROW = 40  # characters in a line of what a point shows, which a panel would cut off
 
 
 def findings(swept: Swept) -> list[str]:
@@ -153,7 +155,10 @@ def mixes_table(swept: Swept) -> Table | None:
 
 def hovers(swept: Swept) -> dict[str, list[str]]:
     """By trial the lines that a point shows: status, varied config, objectives with intervals, audit, warnings."""
-    return {row["trial_id"]: list(_hover(swept, row)) for row in swept.results.to_dict("records")}
+    return {
+        row["trial_id"]: [part for line in _hover(swept, row) for part in wrap(line, NARROW, subsequent_indent="  ")]
+        for row in swept.results.to_dict("records")
+    }
 
 
 def _hover(swept: Swept, row: Row) -> Iterator[str]:
