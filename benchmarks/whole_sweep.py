@@ -5,7 +5,8 @@ falls behind on the way is stopped; Ray, Optuna, MLflow, the audit and the start
 every variant that the sweep chose goes through the script of the gradient-sparsity paper (Luu et al., arXiv 2509.23762)
 in its way: spikingjelly's modules in multi-step mode, batches of 16, after every epoch FGSM and PGD-7 on the whole
 held-out split, made in train mode with `loss.backward(retain_graph=True)`. Both train the same network from the same
-weights (their logits are compared first), attack the code at one eps, and are judged on the same 144 images. CPU time, Linux alone:
+weights (their logits are compared first), attack the code at one eps, and are judged on the same 144 images. CPU time,
+Linux alone:
     OMP_NUM_THREADS=1 python benchmarks/whole_sweep.py
     OMP_NUM_THREADS=1 python benchmarks/whole_sweep.py --quick       # six trials: that it runs, not what it is worth
 

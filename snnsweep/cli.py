@@ -14,6 +14,7 @@ from snnsweep import __version__, cli_complete
 from snnsweep.cli_about import completion, doctor, list_parts, ui
 from snnsweep.cli_cluster import submit_like
 from snnsweep.cli_options import FAILED_TRIALS, INTERRUPTED, SPACE, SWEEP, Commands, folder_of, options, show_front
+from snnsweep.cli_report import report
 from snnsweep.cli_run import resume, run, sync
 from snnsweep.errors import UserError
 
@@ -24,7 +25,7 @@ def main() -> None:
     """Train and attack variants of spiking neural networks, and map the front of what they can do."""
 
 
-for command in (run, submit_like(run), resume, sync, list_parts, ui, doctor, completion):
+for command in (run, submit_like(run), resume, sync, report, list_parts, ui, doctor, completion):
     main.add_command(command)
 
 

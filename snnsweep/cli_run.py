@@ -17,6 +17,7 @@ from snnsweep.cli_options import (
     options,
     show_front,
 )
+from snnsweep.cli_report import written
 
 if TYPE_CHECKING:
     from snnsweep.sweep.launch import Sweep
@@ -58,12 +59,16 @@ def _ended(sweep: "Sweep", as_json: bool) -> None:
     """The front, and what has to be known of how the sweep ended."""
     from snnsweep import terminal
 
+    report = written(sweep.folder)
     if as_json:
         ended = {"untold": sweep.untold, "resume": sweep.resume_command if sweep.unended else None}
+        ended["report"] = str(report) if report else None
         terminal.print_json(front_of(sweep.folder) | ended)
     else:
         show_front(sweep.folder, as_json)
         terminal.out.print(f"folder  {sweep.folder}\nMLflow  snnsweep ui {sweep.folder}", soft_wrap=True)
+        if report:
+            terminal.out.print(f"report  {report}", soft_wrap=True)
     if sweep.untold:
         behind = f"MLflow lacks the last {sweep.untold} entries; when it answers again: snnsweep sync {sweep.folder}"
         terminal.err.print(behind, style="yellow", soft_wrap=True)

@@ -22,7 +22,7 @@ from snnsweep.metrics.audit import Audit, Evidence, audit
 from snnsweep.metrics.checks import VANISHED
 from snnsweep.models import Classifier
 from snnsweep.models.folding import folded
-from snnsweep.result import OBJECTIVES
+from snnsweep.result import OBJECTIVES, PER_EPS
 
 CPU_IMAGE_STEPS = 256  # images times steps in one pass of an attack, where a core is fastest (docs/performance.md)
 Gradients = Literal["exact", "fast"]
@@ -114,14 +114,16 @@ class Measurement:
         if self.model.random:
             metrics |= share("robust_accuracy/unattacked", self._unattacked(x, y, outcome.correct, len(outcome.fooled)))
         metrics.update(self._sparsity(x, y))
+        probed = probes.run(
+            self.model, x[: probes.PROBED], y[: probes.PROBED], suite, threat, self.config.seed, self.batch
+        )
+        metrics |= _over_eps(probed)
         found = audit(
             Evidence(
                 model=self.model,
                 suite=suite,
                 outcome=outcome,
-                probes=probes.run(
-                    self.model, x[: probes.PROBED], y[: probes.PROBED], suite, threat, self.config.seed, self.batch
-                ),
+                probes=probed,
                 exact=self._exact(),
                 chance=self._chance(),
                 vanished=self.without_direction(x, y, suite.rules(self.model)),
@@ -196,6 +198,16 @@ def _robustness(outcome: SuiteOutcome) -> dict[str, float]:
     metrics["robust_accuracy/clean"] = float(outcome.correct.double().mean())
     for label in outcome.fooled:
         metrics |= share(f"robust_accuracy/{outcome.figure(label)}", outcome.standing(label))
+    return metrics
+
+
+def _over_eps(probed: probes.Probes) -> dict[str, float]:
+    """Accuracy over eps, as the audit asked for it; nothing where it did not."""
+    if not probed.grid:
+        return {}
+    metrics = share(f"{PER_EPS}0", probed.correct)
+    for eps, stands in probed.grid.items():
+        metrics |= share(f"{PER_EPS}{eps / probed.eps:g}", stands)
     return metrics
 
 

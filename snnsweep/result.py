@@ -56,6 +56,7 @@ OBJECTIVES: dict[str, Direction] = {
 DEFAULT_OBJECTIVES = ("clean_accuracy", "robust_accuracy", "gradient_sparsity")
 OF_SPIKES = ("activity/firing_rate", "activity/silent_share")  # which an ANN twin has not
 PER_ATTACK = "robust_accuracy/"
+PER_EPS = "robust_accuracy/eps/"  # and a multiple of threat.eps: what stands there under the audit's PGD, few samples
 PER_LAYER = "gradient_sparsity/zero_share/"
 PER_LAYER_HOYER = "gradient_sparsity/hoyer/"
 PER_WEIGHT = "gradient_sparsity/weights/"

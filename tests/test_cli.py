@@ -280,6 +280,8 @@ def test_run_shows_the_front_and_the_way_on(here: Path):
     assert "2/2" in result.stderr
     assert "The front" in result.stdout
     assert f"snnsweep ui {here / 'sweeps' / 's'}" in result.stdout
+    assert f"report  {here / 'sweeps' / 's' / 'report' / 'index.html'}" in result.stdout
+    assert "robust_accuracy" in (here / "sweeps" / "s" / "report" / "index.html").read_text()
     again = json.loads(call("front", "s", "--json").stdout)
     assert 1 <= len(again["front"]) <= 2
     assert set(again["objectives"]) == {"clean_accuracy", "robust_accuracy", "gradient_sparsity"}

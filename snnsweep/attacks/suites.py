@@ -35,7 +35,7 @@ from snnsweep.registry import suites
 register, get, names = suites.register, suites.get, suites.names
 
 SECOND_RULE = Second()
-TAKEN = ("clean", "unattacked", "n", "low", "high")  # what else follows `robust_accuracy/`
+TAKEN = ("clean", "unattacked", "eps", "n", "low", "high")  # what else follows `robust_accuracy/`
 
 HART_WIDTHS = (0.25, 0.5, 1.0, 2.0)  # of the range 0.1 to 2.45 that its authors sweep
 ASSG_WIDTHS = (0.35, 0.39, 0.425, 0.46, 0.49)  # of a, over the range that its authors search

@@ -17,7 +17,7 @@ from snnsweep.models import SNN
 from snnsweep.registry import Registry
 
 T = 3
-RESERVED = {"n", "low", "high", "clean", "unattacked"}  # what robust_accuracy/ holds beside the attacks
+RESERVED = {"n", "low", "high", "clean", "unattacked", "eps"}  # what robust_accuracy/ holds beside the attacks
 
 
 def config(**own: object) -> TrialConfig:
