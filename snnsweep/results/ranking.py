@@ -20,7 +20,7 @@ def hypervolume(
         directions: m of them.
 
     Returns:
-        At least 0. By slicing along the last objective: time O(n^m), for fronts of tens of points.
+        At least 0. By slicing along the last objective: time O(n^(m - 1) log n), for fronts of hundreds of points.
 
     Raises:
         ValueError: the shapes do not fit, or a number is not finite.
@@ -40,6 +40,9 @@ def _volume(gains: NDArray[np.float64]) -> float:
         return 0.0
     if gains.shape[1] == 1:
         return float(gains.max())
+    if gains.shape[1] == 2:  # a staircase from the right
+        across, up = gains[np.argsort(-gains[:, 0])].T
+        return float(-np.diff(across, append=0.0) @ np.maximum.accumulate(up))
     heights = np.unique(gains[:, -1])
     slabs = np.diff(heights, prepend=0.0)
     return sum(

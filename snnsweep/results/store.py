@@ -12,8 +12,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from snnsweep.errors import SnnSweepError, UserError
 from snnsweep.result import Direction
@@ -76,6 +78,11 @@ class Store:
     def front_size(self) -> int:
         """How many trials are on the front; 0 without objectives."""
         return 0 if self._front is None else len(self._front)
+
+    @property
+    def front_points(self) -> NDArray[np.float64]:
+        """The members' objectives, [n, m]; no rows without objectives."""
+        return np.empty((0, 0)) if self._front is None else self._front.points
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Keep a trial's row (`Result.row`), in the place of an earlier one of the same `trial_id`.

@@ -1,5 +1,6 @@
 """`Confirmation`: a front's members trained again with fresh seeds and attacked on the untouched test split."""
 
+import logging
 from collections.abc import Callable
 from contextlib import closing
 from itertools import count, islice
@@ -32,8 +33,12 @@ from snnsweep.sweep.tidy import Tidy
 from snnsweep.sweep.trials import flat_of
 from snnsweep.sweep.tries import every_loss_is_a_death
 from snnsweep.sweep.tuning import tuner
+from snnsweep.tracking.address import artifacts_of
+from snnsweep.tracking.mlflow import Tracker
+from snnsweep.tracking.spool import PATIENCE_S, Spool
 
 FOLDER, FACTS, WHOLE = "confirm", "confirm.json", "front"
+_LOGGER = logging.getLogger("snnsweep")
 
 
 class Confirmation:
@@ -239,7 +244,8 @@ class Confirmation:
                 pair["flat"]["device"] = "cuda" if gpus else "cpu"
             progress = Progress(len(todo), self.facts["objectives"], side_by_side)
             tidy = Tidy(str(self.folder))
-            keeper = Keeper(store.Store(self.folder, own), progress, self.listener, tidy)
+            spool = self._spool()
+            keeper = Keeper(store.Store(self.folder, own), spool, progress, self.listener, tidy)
             run = tuner(
                 ConfirmTrial,
                 {
@@ -261,6 +267,14 @@ class Confirmation:
                     run.fit()
             finally:
                 keeper.rows.flush()
+                if left := spool.close(PATIENCE_S):
+                    _LOGGER.warning("MLflow lacks the last %s entries; later: snnsweep sync %s", left, self.sweep)
+
+    def _spool(self) -> Spool:
+        """Of its own, in its own folder: the sweep's may be in use, or wait for its server still."""
+        uri = self.facts["tracking_uri"]
+        tracker = Tracker(uri, Path(self.facts["space"]["source"]).stem, artifacts_of(uri))
+        return Spool(self.folder, tracker, self.facts["mlflow_run_id"])
 
     def _interrupt(self) -> None:
         self.interrupted = True

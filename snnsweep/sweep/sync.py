@@ -3,15 +3,16 @@
 from pathlib import Path
 
 from snnsweep.results.store import load_sweep
+from snnsweep.sweep.confirm import FOLDER as CONFIRM
 from snnsweep.sweep.lock import alone_in
 from snnsweep.sweep.space import Space
 from snnsweep.tracking import address
+from snnsweep.tracking.deliver import sync
 from snnsweep.tracking.mlflow import Tracker
-from snnsweep.tracking.spool import sync
 
 
 def bring_up_to_date(folder: Path, tracking_uri: str | None = None) -> int:
-    """Delivers what is left of a sweep's spool; how many entries that were.
+    """Delivers what is left of a sweep's spool, and of its confirmation's; how many entries that were.
 
     Args:
         folder: the sweep's.
@@ -23,5 +24,10 @@ def bring_up_to_date(folder: Path, tracking_uri: str | None = None) -> int:
     facts = load_sweep(folder)
     uri = tracking_uri or facts["tracking_uri"]
     name = Space(facts["space"]["source"], facts["space"]["text"]).name
+    tracker, confirmation = Tracker(uri, name, address.artifacts_of(uri)), folder / CONFIRM
     with alone_in(folder):
-        return sync(folder, Tracker(uri, name, address.artifacts_of(uri)))
+        told = sync(folder, tracker)
+    if not confirmation.is_dir():
+        return told
+    with alone_in(confirmation):
+        return told + sync(confirmation, tracker)

@@ -23,9 +23,10 @@ from serving import Relay, children, everything, free_port, history, kill, serve
 from snnsweep.errors import UserError
 from snnsweep.result import Direction
 from snnsweep.tracking import spool as spool_module
+from snnsweep.tracking.deliver import sync
 from snnsweep.tracking.journal import DELIVERED, SPOOL
 from snnsweep.tracking.mlflow import Tracker
-from snnsweep.tracking.spool import Spool, sync
+from snnsweep.tracking.spool import Spool
 
 FRONT = pd.DataFrame({"trial_id": ["t1", "t0"], "clean_accuracy": [0.9, 0.5], "time/train_s": [3.0, 1.0]})
 OBJECTIVES: dict[str, Direction] = {"clean_accuracy": "maximize", "time/train_s": "minimize"}
