@@ -20,6 +20,17 @@ from snnsweep.tracking.runs import TRIAL_ID, Runs
 from snnsweep.tracking.words import clean
 
 _METRICS = 1000  # that MLflow takes in a call
+_NOT_OF_DATA = ("train/", "time/")  # metrics that were not measured on validation images
+_NOTE = """\
+A member of the front, as a graph of operations with its weights; images in [0, 1] give logits.
+
+```python
+model = mlflow.pytorch.load_model("models:/{}")
+```
+
+Loading it needs no code of the space. It answers as the trained network does, but carries no surrogate gradients: \
+no attack by gradients is possible on it. `extra_files/` has the config and the space's text, of which \
+`snnsweep.models.build` makes the network, whose `load_state_dict` takes `model.state_dict()`."""
 _NO_NAME = str.maketrans(dict.fromkeys("/:.%\"'", "-"))  # which a model's name may not have
 
 
@@ -77,7 +88,7 @@ def upload(runs: Runs, trial_id: str, folder: Path, tags: Mapping[str, str], nam
     mine.run_id = run_id
     mine.save(str(folder / "MLmodel"))
     runs.client.log_model_artifacts(model_id, str(folder))
-    runs.client.set_logged_model_tags(model_id, dict(tags))
+    runs.client.set_logged_model_tags(model_id, {**tags, "mlflow.note.content": _NOTE.format(model_id)})
     step = max((metric.step for metric in _last(run)), default=0)
     if model_id not in [output.model_id for output in (run.outputs.model_outputs if run.outputs else [])]:
         runs.client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
@@ -112,7 +123,10 @@ def _link(runs: Runs, run: Run, model_id: str) -> None:
     """The run's last metrics once more, as the model's: the same points, so that the run has none twice."""
     data = next((one.dataset for one in run.inputs.dataset_inputs if _is_validation(one)), None) if run.inputs else None
     on = {"dataset_name": data.name, "dataset_digest": data.digest} if data else {}
-    said = [Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id, **on) for m in _last(run)]
+    said = [
+        Metric(m.key, m.value, m.timestamp, m.step, model_id, **({} if m.key.startswith(_NOT_OF_DATA) else on))
+        for m in _last(run)
+    ]
     for start in range(0, len(said), _METRICS):
         runs.client.log_batch(run.info.run_id, said[start : start + _METRICS])
 

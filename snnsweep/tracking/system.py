@@ -28,13 +28,13 @@ def watched(say: Callable[[int, Mapping[str, float]], object], interval_s: float
     monitors, over = _monitors(), threading.Event()
 
     def watch() -> None:
+        _figures(monitors)  # use of the CPU is counted from a thread's first look on
         while True:
             last = over.wait(interval_s)
             say(int(time.time()), _figures(monitors))
             if last:
                 return
 
-    _figures(monitors)  # use of the CPU is counted from here on
     thread = threading.Thread(target=watch, name="snnsweep-system", daemon=True)
     thread.start()
     try:
