@@ -25,7 +25,6 @@ _PATIENCE = {  # MLflow's own defaults make a server that does not answer cost m
 _NEVER = "INVALID_PARAMETER_VALUE"  # the other codes of HTTP 400 also stand for a database that is in trouble
 _NAME, _VALUE, _TAG = 250, 6000, 5000  # characters that MLflow takes in a run's name, in a param and in a tag
 _PARTS = {Metric: 800, Param: 100, RunTag: 100}  # of which MLflow takes so many in a call
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # or its pages are those for language models
 TRIAL_ID = "snnsweep.trial_id"
 SHARED = ("snnsweep.sweep", "snnsweep.version", "snnsweep.smoke")  # tags of a sweep's run that its trials have too
 
@@ -92,7 +91,7 @@ class Runs:
             raise Refused(f"{self.where} cannot be used: its experiment {name!r} is deleted; restore it there")
         place = artifacts.resolve().as_uri() if artifacts else None
         self.experiment_id = (
-            known.experiment_id if known else self.ask(self.client.create_experiment, name, place, _KIND)
+            known.experiment_id if known else self.ask(self.client.create_experiment, name, artifact_location=place)
         )
 
     def begin(self, name: str, tags: Mapping[str, Any], at: int) -> None:

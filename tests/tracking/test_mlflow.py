@@ -172,7 +172,7 @@ def test_files_that_an_outage_stops_are_tried_again(tracker: Tracker, tmp_path: 
         get_run = log_artifact
 
     tracker.start_sweep("s", {}, {}, "")
-    tracker.log_front([], {})
+    tracker.log_front([])
     tracker._runs.client = Gone()  # type: ignore[assignment]
     with pytest.raises(Outage, match="gone"):
         tracker.log_front([], [tmp_path])
@@ -183,9 +183,9 @@ def test_a_tracker_can_go_on_with_another_sweep(tracker: Tracker, client: Mlflow
     for _ in range(2):
         sweeps.append(tracker.start_sweep("s", {}, {}, ""))
         tracker.start_trial("t0", "t0", {})
-        tracker.log_front(["t0"], {})
+        tracker.log_front(["t0"])
     tracker.attach(sweeps[0])
-    tracker.log_front([], {})
+    tracker.log_front([])
     assert [children(client, sweep)["t0"].data.tags["pareto"] for sweep in sweeps] == ["false", "true"]
 
 
