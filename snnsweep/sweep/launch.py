@@ -237,11 +237,12 @@ class Sweep:
             warm(self.study, Path(self.warm_start), self.space, self._defaults, self._overrides, self.seed)
         facts = self._provenance()
         facts["mlflow_experiment_id"] = self.tracker.experiment_id
-        facts["mlflow_run_id"] = self.tracker.start_sweep(
-            self.name, tags(facts), params(facts), note(facts, self.folder)
-        )
+        facts["mlflow_run_id"] = self.tracker.start_sweep(self.name, tags(facts), params(facts), self._note(facts))
         store.write_json(self.folder / store.SWEEP, facts)
         return facts
+
+    def _note(self, facts: dict[str, Any]) -> str:
+        return note(facts, self.folder, (config.attack.suite for config in self.probed))
 
     def _open_run(self, facts: dict[str, Any], spool: Spool) -> None:
         """A new sweep's is open."""

@@ -13,7 +13,6 @@ from snnsweep.sweep.earlier import compatible
 from snnsweep.sweep.launch import Sweep
 from snnsweep.sweep.ledger import has_ended
 from snnsweep.sweep.lock import alone_in
-from snnsweep.sweep.note import note
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.provenance import params, tags, versions
 from snnsweep.sweep.scheduler import RUNGS, RungScheduler, longest_of
@@ -205,4 +204,4 @@ class ResumedSweep(Sweep):
         return sum(RETRY in trial.user_attrs for trial in self.study.get_trials(deepcopy=False))
 
     def _open_run(self, facts: dict[str, Any], spool: Spool) -> None:
-        spool.start_sweep(self.name, tags(facts), params(facts), note(facts, self.folder))
+        spool.start_sweep(self.name, tags(facts), params(facts), self._note(facts))

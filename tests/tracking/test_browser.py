@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import ray
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModel
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from serving import children, history, server
@@ -179,10 +178,11 @@ def test_the_sweeps_run_shows_its_course(swept: SimpleNamespace) -> None:
 
 LOAD = """
 import sys, numpy as np, torch
-import mlflow.pytorch
+import mlflow.pytorch, mlflow.artifacts
 model = mlflow.pytorch.load_model(sys.argv[1])
 x = torch.from_numpy(np.load(sys.argv[2]))
 np.save(sys.argv[3], model(x).detach().numpy())
+mlflow.artifacts.download_artifacts(sys.argv[1], dst_path="whole")
 assert "snnsweep" not in sys.modules
 """
 
@@ -198,6 +198,7 @@ def test_a_members_model_runs_in_a_fresh_process_without_the_space(swept: Simple
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     env |= {"MLFLOW_TRACKING_URI": swept.uri, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
     files = [str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
+    (tmp_path / "whole").mkdir()
     subprocess.run(
         [sys.executable, "-c", LOAD, f"models:/{found[name].model_id}", *files], cwd=tmp_path, env=env, check=True
     )
@@ -205,9 +206,9 @@ def test_a_members_model_runs_in_a_fresh_process_without_the_space(swept: Simple
     assert right == row["clean_accuracy"]
     assert right > 0.3, "a network that has learned nothing would prove nothing"
 
-    whole = Path(download_artifacts(f"models:/{found[name].model_id}", tracking_uri=swept.uri, dst_path=str(tmp_path)))
-    assert (whole / "extra_files" / "space.py").read_text() == SPACE
-    flat = json.loads((whole / "extra_files" / "config.json").read_text())
+    extra = tmp_path / "whole" / "extra_files"
+    assert (extra / "space.py").read_text() == SPACE
+    flat = json.loads((extra / "config.json").read_text())
     assert TrialConfig.from_flat(flat).neuron.v_threshold == row["neuron.v_threshold"]
     assert [file for file in swept.sweep.folder.iterdir() if file.name == "models"] == []
 
