@@ -11,7 +11,7 @@ in its parameter `attack.suite` (here {suites}), and with one seed: the front is
 has judged it on the test split. An accuracy has its number of images and its 95 % interval beside it (`.../n`, \
 `.../low`, `.../high`). The tag `audit` says whether the attacks failed because the gradient is bad: \
 `pass: no sign found`, `suspect` or `fail`; no sign is no proof. Here, `best/...`, `front_size` and `hypervolume` are \
-over the trials that ended so far. `system/...` is the whole machine that drives the sweep; of a trial, its own process."""
+over the trials that ended so far. `system/...` is the whole machine that drives the sweep; of a trial, its process."""
 
 
 def note(facts: Mapping[str, Any], folder: Path, suites: Iterable[str]) -> str:

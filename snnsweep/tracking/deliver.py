@@ -67,6 +67,8 @@ def tell(tracker: Tracker, folder: Path, call: dict[str, Any], warn: Callable[[s
             said["files"] = [folder / file for file in said["files"] if (folder / file).exists()]
         if "folder" in said:
             said["folder"] = folder / said["folder"]
+            if not said["folder"].is_dir():
+                raise ValueError(f"{said['folder']} is gone")
         getattr(tracker, name)(**said, at=call["at"])
     except Outage:
         raise

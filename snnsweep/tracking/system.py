@@ -13,6 +13,7 @@ from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
 INTERVAL_S = 15.0
 PREFIX = "system/"
+_SHORTEST_S = 1.0  # over which the use of a CPU says something
 
 
 @contextmanager
@@ -30,9 +31,11 @@ def watched(say: Callable[[int, Mapping[str, float]], object], interval_s: float
     def watch() -> None:
         _figures(monitors)  # use of the CPU is counted from a thread's first look on
         while True:
-            last = over.wait(interval_s)
+            looked = time.monotonic()
+            if over.wait(interval_s) and time.monotonic() < looked + _SHORTEST_S:
+                return
             say(int(time.time()), _figures(monitors))
-            if last:
+            if over.is_set():
                 return
 
     thread = threading.Thread(target=watch, name="snnsweep-system", daemon=True)
