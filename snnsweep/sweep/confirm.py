@@ -16,6 +16,7 @@ from snnsweep.errors import UserError, nearest
 from snnsweep.result import PER_ATTACK
 from snnsweep.results import store
 from snnsweep.results.comparison import compare
+from snnsweep.results.folder import CONFIRM
 from snnsweep.results.front import front
 from snnsweep.results.ranking import reference_point
 from snnsweep.sweep import preflight
@@ -33,11 +34,11 @@ from snnsweep.sweep.tidy import Tidy
 from snnsweep.sweep.trials import flat_of
 from snnsweep.sweep.tries import every_loss_is_a_death
 from snnsweep.sweep.tuning import tuner
-from snnsweep.tracking.address import artifacts_of
+from snnsweep.tracking.address import artifacts_of, kept
 from snnsweep.tracking.mlflow import Tracker
 from snnsweep.tracking.spool import PATIENCE_S, Spool
 
-FOLDER, FACTS, WHOLE = "confirm", "confirm.json", "front"
+FOLDER, FACTS, WHOLE = CONFIRM, "confirm.json", "front"
 _LOGGER = logging.getLogger("snnsweep")
 
 
@@ -272,7 +273,7 @@ class Confirmation:
 
     def _spool(self) -> Spool:
         """Of its own, in its own folder: the sweep's may be in use, or wait for its server still."""
-        uri = self.facts["tracking_uri"]
+        uri = kept(self.facts["tracking_uri"])
         tracker = Tracker(uri, Path(self.facts["space"]["source"]).stem, artifacts_of(uri))
         return Spool(self.folder, tracker, self.facts["mlflow_run_id"])
 

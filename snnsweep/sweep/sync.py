@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from snnsweep.results.folder import CONFIRM
 from snnsweep.results.store import load_sweep
-from snnsweep.sweep.confirm import FOLDER as CONFIRM
 from snnsweep.sweep.lock import alone_in
 from snnsweep.sweep.space import Space
 from snnsweep.tracking import address
@@ -22,7 +22,7 @@ def bring_up_to_date(folder: Path, tracking_uri: str | None = None) -> int:
         UserError: there is no sweep, it is running, or MLflow does not answer.
     """
     facts = load_sweep(folder)
-    uri = tracking_uri or facts["tracking_uri"]
+    uri = tracking_uri or address.kept(facts["tracking_uri"])
     name = Space(facts["space"]["source"], facts["space"]["text"]).name
     tracker, confirmation = Tracker(uri, name, address.artifacts_of(uri)), folder / CONFIRM
     with alone_in(folder):

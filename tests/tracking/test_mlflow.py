@@ -18,7 +18,7 @@ from mlflow.entities import ViewType
 from serving import children, everything, free_port, history, server
 
 from snnsweep.errors import UserError
-from snnsweep.tracking.address import redacted
+from snnsweep.tracking.address import kept, redacted
 from snnsweep.tracking.mlflow import Tracker
 from snnsweep.tracking.runs import Outage
 
@@ -400,6 +400,7 @@ def test_a_deleted_experiment_is_refused(tracker: Tracker, embedded: tuple[str, 
 )
 def test_redacted(text: str, shown: str) -> None:
     assert redacted(text) == shown
+    assert "***@" not in kept(shown)
 
 
 def test_the_tracker_shows_no_secret() -> None:
