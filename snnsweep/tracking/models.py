@@ -22,7 +22,8 @@ from snnsweep.tracking.words import clean
 _METRICS = 1000  # that MLflow takes in a call
 _NOT_OF_DATA = ("train/", "time/")  # metrics that were not measured on validation images
 _NOTE = """\
-A member of the front, as a graph of operations with its weights; images in [0, 1] give logits.
+A trial that was on its sweep's front (the tag `pareto` says whether it is), as a graph of operations with its \
+weights; images in [0, 1] give logits.
 
 ```python
 model = mlflow.pytorch.load_model("models:/{}")
