@@ -14,6 +14,7 @@ in a few words what is there, for a set that takes long to read.
 """
 
 from snnsweep.data.batches import batches, batches_of_many, crop, flip
+from snnsweep.data.identity import identities
 from snnsweep.data.sets import Arrays
 from snnsweep.data.splits import (
     Data,
@@ -45,7 +46,19 @@ __all__ = [
     "flip",
     "forget",
 ]
-__all__ += ["get", "instance", "load", "names", "present", "provide", "read", "register", "source", "spec"]
+__all__ += [
+    "get",
+    "identities",
+    "instance",
+    "load",
+    "names",
+    "present",
+    "provide",
+    "read",
+    "register",
+    "source",
+    "spec",
+]
 
 from snnsweep.data import events as _events  # noqa: E402, F401  registers itself, as the next one does
 from snnsweep.data import own as _own  # noqa: E402, F401

@@ -8,6 +8,7 @@ from snnsweep.errors import UserError, nearest
 from snnsweep.results.files import line
 
 RESULTS, FRONT, MIXES, SWEEP = "results.parquet", "front.parquet", "mixes.parquet", "sweep.json"
+CONFIRM = "confirm"  # the folder of what was judged again
 
 
 def journal_of(path: Path) -> Path:

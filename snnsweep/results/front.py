@@ -104,6 +104,11 @@ class RunningFront:
         places = [self._places[trial] for trial in self._members]
         return [self._members[i] for i in np.lexsort([places, *self._costs.T[::-1]])]
 
+    @property
+    def points(self) -> NDArray[np.float64]:
+        """The members' objectives, [n, m]."""
+        return _costs(self._costs, list(self.objectives.values()))
+
     def add(self, row: Mapping[str, Any]) -> None:
         """Take a row of `Result.row`; who is not finished, or lacks a finite objective, is not compared."""
         trial = row["trial_id"]

@@ -1,5 +1,6 @@
 """`Confirmation`: a front's members trained again with fresh seeds and attacked on the untouched test split."""
 
+import logging
 from collections.abc import Callable
 from contextlib import closing
 from itertools import count, islice
@@ -15,6 +16,7 @@ from snnsweep.errors import UserError, nearest
 from snnsweep.result import PER_ATTACK
 from snnsweep.results import store
 from snnsweep.results.comparison import compare
+from snnsweep.results.folder import CONFIRM
 from snnsweep.results.front import front
 from snnsweep.results.ranking import reference_point
 from snnsweep.sweep import preflight
@@ -32,8 +34,12 @@ from snnsweep.sweep.tidy import Tidy
 from snnsweep.sweep.trials import flat_of
 from snnsweep.sweep.tries import every_loss_is_a_death
 from snnsweep.sweep.tuning import tuner
+from snnsweep.tracking.address import artifacts_of, kept
+from snnsweep.tracking.mlflow import Tracker
+from snnsweep.tracking.spool import PATIENCE_S, Spool
 
-FOLDER, FACTS, WHOLE = "confirm", "confirm.json", "front"
+FOLDER, FACTS, WHOLE = CONFIRM, "confirm.json", "front"
+_LOGGER = logging.getLogger("snnsweep")
 
 
 class Confirmation:
@@ -239,7 +245,8 @@ class Confirmation:
                 pair["flat"]["device"] = "cuda" if gpus else "cpu"
             progress = Progress(len(todo), self.facts["objectives"], side_by_side, has_front=False)
             tidy = Tidy(str(self.folder))
-            keeper = Keeper(store.Store(self.folder, own), progress, self.listener, tidy)
+            spool = self._spool()
+            keeper = Keeper(store.Store(self.folder, own), spool, progress, self.listener, tidy)
             run = tuner(
                 ConfirmTrial,
                 {
@@ -261,6 +268,14 @@ class Confirmation:
                     run.fit()
             finally:
                 keeper.rows.flush()
+                if left := spool.close(PATIENCE_S):
+                    _LOGGER.warning("MLflow lacks the last %s entries; later: snnsweep sync %s", left, self.sweep)
+
+    def _spool(self) -> Spool:
+        """Of its own, in its own folder: the sweep's may be in use, or wait for its server still."""
+        uri = kept(self.facts["tracking_uri"])
+        tracker = Tracker(uri, Path(self.facts["space"]["source"]).stem, artifacts_of(uri))
+        return Spool(self.folder, tracker, self.facts["mlflow_run_id"])
 
     def _interrupt(self) -> None:
         self.interrupted = True

@@ -8,6 +8,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
+from snnsweep import data
 from snnsweep.config import TrialConfig
 from snnsweep.measurement import Measurement
 from snnsweep.result import Result
@@ -19,6 +20,7 @@ from snnsweep.sweep.trainable import SweepTrial
 from snnsweep.sweep.trials import load_trial
 from snnsweep.sweep.tries import cause_of
 from snnsweep.sweep.watch import keep_traceback
+from snnsweep.tracking.spool import Spool
 
 SPLIT = "test"
 
@@ -54,6 +56,10 @@ class ConfirmTrial(SweepTrial):
             self.evaluation.model.load_state_dict(stored.state_dict())
             self.evaluation.trainer.epochs_done = self.evaluation.config.train.epochs
 
+    def _identities(self) -> list[dict[str, Any]]:
+        assert self.evaluation
+        return data.identities(self.config_of_trial, self.evaluation.data, ("train", SPLIT))
+
     def _epoch_or_end(self) -> dict[str, float] | None:
         trial = self.evaluation
         if trial and trial.trained:
@@ -69,10 +75,11 @@ class ConfirmTrial(SweepTrial):
 
 
 class Keeper(tune.Callback):
-    """Writes each ended pair's row at once, and tells a listener."""
+    """Writes each ended pair's row at once, then tells MLflow and a listener."""
 
-    def __init__(self, rows: Store, progress: Progress, listener: Callable[[Progress], None], tidy: Tidy):
-        self.rows, self.progress, self.listener, self.tidy = rows, progress, listener, tidy
+    def __init__(self, rows: Store, spool: Spool, progress: Progress, listener: Callable[[Progress], None], tidy: Tidy):
+        self.rows, self.spool, self.progress, self.listener, self.tidy = rows, spool, progress, listener, tidy
+        self._sets: dict[str, list[dict[str, Any]]] = {}
         self._ended: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -88,6 +95,8 @@ class Keeper(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
+        if sets := result.pop("sets", []):
+            self._sets[pair_name(trial)] = sets
         if "result" in result:
             keep_traceback(self.rows.path.parent, pair_name(trial), result["traceback"])
             self._end(trial.config["pair"], Result.model_validate_json(result["result"]))
@@ -111,5 +120,8 @@ class Keeper(tune.Callback):
         self._ended.add(name)
         own = {name: pair[name] for name in ("member", "stored", "sources", "space_sha256")} | {"split": SPLIT}
         self.rows.add(result.row(name) | pair["flat"] | own)
+        said = (result.status, result.metrics, result.warnings, result.cause, result.verdict)
+        params = pair["flat"] | {"stored": pair["stored"], "split": SPLIT}
+        self.spool.log_confirmed(name, pair["member"], params, *said, self._sets.pop(name, []))
         self.progress.note(name, result)
         self.listener(self.progress)

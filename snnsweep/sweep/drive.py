@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 from optuna.exceptions import OptunaError
 from ray.exceptions import RayError
 from ray.tune import TuneError
@@ -26,6 +27,7 @@ from snnsweep.results.store import Store, write_json
 from snnsweep.sweep import checkpoints
 from snnsweep.sweep.asha import Asha
 from snnsweep.sweep.ledger import BROKE, INTERRUPTED, OUT_OF_TIME, has_ended, settle
+from snnsweep.sweep.members import log_members
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.scheduler import RUNGS, RungScheduler
 from snnsweep.sweep.search import StudySearcher, Teller, asked_ahead
@@ -37,9 +39,9 @@ from snnsweep.sweep.trainable import SweepTrial
 from snnsweep.sweep.tries import every_loss_is_a_death
 from snnsweep.sweep.tuning import LOST_WORKERS, Ender, trial_name, tuner
 from snnsweep.sweep.watch import Recorder
-from snnsweep.tracking.spool import Spool
+from snnsweep.tracking import system
+from snnsweep.tracking.spool import PATIENCE_S, Spool
 
-PATIENCE_S = 30  # that the end of a sweep waits for MLflow
 _LOGGER = logging.getLogger("snnsweep")
 
 
@@ -94,7 +96,8 @@ class Drive:
             watched = (self.store, teller, self.spool, progress, self.listener, tidy, self.ender, self.asha)
             recorder = Recorder(*watched, epochs, self.space.sha256)
             if self._left(recorder):
-                self._tune(again, recorder)
+                with system.watched(self.spool.log_course):
+                    self._tune(again, recorder)
 
     def _left(self, recorder: Recorder) -> int:
         return self.trials - recorder.progress.done
@@ -166,6 +169,7 @@ class Drive:
         Returns:
             How many entries MLflow has not got.
         """
+        members = pd.DataFrame()
         try:
             write_json(self.folder / SWEEP, facts)
             self.store.flush()
@@ -177,6 +181,8 @@ class Drive:
         except (OSError, SnnSweepError) as error:  # a full disk, where the sweep's own error says more
             _LOGGER.warning("%s: its last state could not be written (%s)", self.folder, error)
         self.spool.end_sweep({"finished": "FINISHED", "broken": "FAILED"}.get(facts["status"], "KILLED"))
+        if facts["status"] in ("finished", "out of time") and not facts["smoke"]:
+            log_members(self.folder, members.to_dict("records"), self.spool, Path(self.given["data_dir"]))
         return self.spool.close(PATIENCE_S)
 
     def _interrupt(self) -> None:

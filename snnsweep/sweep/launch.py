@@ -23,6 +23,7 @@ from snnsweep.sweep.drive import Drive
 from snnsweep.sweep.earlier import warm
 from snnsweep.sweep.lock import alone_in
 from snnsweep.sweep.memory import measured_share, reached
+from snnsweep.sweep.note import note
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.provenance import now, params, provenance, tags
 from snnsweep.sweep.samplers import SAMPLERS, check_sampler, seeded
@@ -258,9 +259,12 @@ class Sweep:
             warm(self.study, Path(self.warm_start), self.space, self._defaults, self._overrides, self.seed)
         facts = self._provenance()
         facts["mlflow_experiment_id"] = self.tracker.experiment_id
-        facts["mlflow_run_id"] = self.tracker.start_sweep(self.name, tags(facts), params(facts), self._note())
+        facts["mlflow_run_id"] = self.tracker.start_sweep(self.name, tags(facts), params(facts), self._note(facts))
         store.write_json(self.folder / store.SWEEP, facts)
         return facts
+
+    def _note(self, facts: dict[str, Any]) -> str:
+        return note(facts, self.folder, (config.attack.suite for config in self.probed))
 
     def _open_run(self, facts: dict[str, Any], spool: Spool) -> None:
         """A new sweep's is open."""
@@ -339,7 +343,3 @@ class Sweep:
             gpus_per_trial=self.gpus,
             time_budget_s=self.time_budget,
         )
-
-    def _note(self) -> str:
-        smoke = "\n\n**Smoke run: the figures mean nothing.**" if self.smoke else ""
-        return f"{self.space.question}\n\n`snnsweep front {self.folder}`{smoke}"

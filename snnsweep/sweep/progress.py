@@ -116,9 +116,8 @@ class Progress:
         if self._volume is None and self.front_size:
             points = [dict(zip(self.objectives, point, strict=True)) for point in self._points.values()]
             reference = reference_point(self.objectives, points)
-            members = np.array([self._points[name] for name in self._front.members])
             ways = list(self.objectives.values())
-            self._volume = Volume(hypervolume(members, np.array(list(reference.values())), ways), reference)
+            self._volume = Volume(hypervolume(self._front.points, np.array(list(reference.values())), ways), reference)
         return self._volume
 
     def begin(self, trial_id: str, epochs_done: int, epochs: int | None) -> None:

@@ -204,4 +204,4 @@ class ResumedSweep(Sweep):
         return sum(RETRY in trial.user_attrs for trial in self.study.get_trials(deepcopy=False))
 
     def _open_run(self, facts: dict[str, Any], spool: Spool) -> None:
-        spool.start_sweep(self.name, tags(facts), params(facts), self._note())
+        spool.start_sweep(self.name, tags(facts), params(facts), self._note(facts))

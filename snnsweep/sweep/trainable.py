@@ -11,6 +11,7 @@ import torch
 from pyarrow import ArrowException
 from ray import tune
 
+from snnsweep import data
 from snnsweep.config import TrialConfig
 from snnsweep.errors import Diverged
 from snnsweep.evaluation import Evaluation
@@ -22,6 +23,7 @@ from snnsweep.sweep.memory import assigned_device, confine
 from snnsweep.sweep.rungs import AT_THE_END
 from snnsweep.sweep.sharing import Shared, install
 from snnsweep.sweep.space import Space
+from snnsweep.sweep.usage import Usage
 from snnsweep.tracking.address import redacted
 
 
@@ -63,6 +65,7 @@ class SweepTrial(tune.Trainable):
         self.traceback, self._saved, self._rungs, self._sweep = "", b"", rungs, sweep
         self._place, self._name = place, trial_id(config["number"]) if "number" in config else ""
         self._fault: Exception | None = None
+        self._sets: list[dict[str, Any]] = []  # that it sees, until they are reported
         self._texts = [space.sha256]  # of the spaces under which it ran
         if "cause" in config:
             self.result = Result(status="failed", config=TrialConfig(), cause=config["cause"])
@@ -85,6 +88,7 @@ class SweepTrial(tune.Trainable):
         self.config_of_trial, self._data_dir = TrialConfig.from_flat(flat), data_dir
         try:
             self._build()
+            self._sets = self._identities()
             self._go_on_from(self._last())
             return
         except RuntimeError as error:
@@ -94,6 +98,10 @@ class SweepTrial(tune.Trainable):
 
     def _build(self, parts: int = 1) -> None:
         self.evaluation = Evaluation(self.config_of_trial, self._data_dir, parts)
+
+    def _identities(self) -> list[dict[str, Any]]:
+        assert self.evaluation
+        return data.identities(self.config_of_trial, self.evaluation.data)
 
     def _device(self) -> torch.device:
         assert self.evaluation
@@ -146,12 +154,15 @@ class SweepTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         if self._fault:
             raise self._fault
+        usage = Usage(self._device()) if self.evaluation else None
         metrics = self._guarded(self._advance) if self.result is None else None
         epoch = self.evaluation.trainer.epochs_done if self.evaluation else 0
+        said, self._sets = {"epoch": epoch, "sets": self._sets}, []
         if self.result is None:
-            return {"epoch": epoch, "metrics": metrics, "done": False}
+            used = usage.look() if usage else {}
+            return {**said, "metrics": metrics and metrics | used, "done": False}
         ended = {"result": self.result.model_dump_json(), "traceback": self.traceback, "text": self._texts[-1]}
-        return {"epoch": epoch, **ended, "done": True}
+        return {**said, **ended, "done": True}
 
     def _advance(self) -> dict[str, float] | None:
         try:

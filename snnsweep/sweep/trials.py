@@ -19,7 +19,7 @@ from snnsweep.models.mix import Mix
 from snnsweep.results import store
 from snnsweep.sweep.checkpoints import newest_first, place_of, read_newest
 from snnsweep.sweep.space import space_then, text_of
-from snnsweep.tracking.address import artifacts_of
+from snnsweep.tracking.address import artifacts_of, kept
 from snnsweep.tracking.mlflow import Tracker
 
 # What two figures have to share to stand side by side.
@@ -140,7 +140,7 @@ def flat_of(row: Mapping[Any, Any]) -> Flat:
 
 def _track(folder: Path, row: dict[str, Any], metrics: dict[str, float]) -> None:
     facts = store.load_sweep(folder)
-    uri = facts["tracking_uri"]
+    uri = kept(facts["tracking_uri"])
     tracker = Tracker(uri, Path(facts["space"]["source"]).stem, artifacts_of(uri))
     try:
         tracker.connect()

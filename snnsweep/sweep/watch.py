@@ -14,6 +14,7 @@ from snnsweep.result import ON_THE_WAY, Result, Status
 from snnsweep.results.store import Store
 from snnsweep.sweep.asha import Asha
 from snnsweep.sweep.blame import is_no_end
+from snnsweep.sweep.course import course
 from snnsweep.sweep.ledger import GIVEN_UP, OPEN_ENDED, told
 from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.search import Teller
@@ -69,6 +70,7 @@ class Recorder(tune.Callback):
         self._at_rung: dict[str, dict[str, float]] = {}  # what was measured at the last one
         self._open: dict[str, Trial] = {}
         self._met = 0
+        self._digests: set[str] = set()  # of data sets that the sweep's run has
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles its callbacks; files, server and terminal stay with this process."""
@@ -104,8 +106,11 @@ class Recorder(tune.Callback):
     ) -> None:
         name = trial_name(trial)
         ended, metrics = result.pop("result", None), result.pop("metrics", None)  # or Ray keeps them as long as it runs
+        sets = result.pop("sets", [])
         if name in self._ended:
             return
+        if sets:
+            self._say_sets(name, sets)
         if ended is not None:
             traceback, text = result.pop("traceback"), result.pop("text", "")
             if self.asha and name in self.asha.stopped:  # before a crash; it has gone on to its end since
@@ -211,7 +216,14 @@ class Recorder(tune.Callback):
             self._stop_for(error)
             return
         self.progress.note(name, result)
+        self.spool.log_course(self.progress.done, course(self.progress))
         self.listener(self.progress)
+
+    def _say_sets(self, name: str, sets: list[dict[str, Any]]) -> None:
+        self.spool.log_data(name, sets)
+        if new := [one for one in sets if one["digest"] not in self._digests]:
+            self.spool.log_data("", new)  # the sweep's run has those of all its trials
+            self._digests |= {one["digest"] for one in new}
 
     def _stop_for(self, error: Exception) -> None:
         self.trouble = self.trouble or error

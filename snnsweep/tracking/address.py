@@ -19,6 +19,11 @@ def redacted(text: str) -> str:
     return re.sub(r"(?i)([?&;](?:password|pwd|token|secret|api_?key)=)[^\s&;'\"]+", r"\1***", text)
 
 
+def kept(uri: str) -> str:
+    """A redacted address as one to use: who may enter is MLflow's to know then, from MLFLOW_TRACKING_USERNAME."""
+    return uri.replace("://***@", "://")
+
+
 def absolute(uri: str) -> str:
     """A sqlite address that means the same file from every folder."""
     if not uri.startswith(_SQLITE):

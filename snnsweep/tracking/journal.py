@@ -53,10 +53,10 @@ class Journal:
         """What the first line says."""
         return next((str(said["run_id"]) for said, _ in self._objects(0) if "run_id" in said), None)
 
-    def ended(self) -> dict[str, dict[str, Any]]:
-        """What the last line of a trial's end says, by trial id."""
-        found = (line.said for line in lines.after(self.file, holding=b'"end_trial"'))
-        told = [one["said"] for one in found if one is not None and one.get("call") == "end_trial"]
+    def said_last(self, call: str) -> dict[str, dict[str, Any]]:
+        """What the last line of that call says of each trial, by trial id."""
+        found = (line.said for line in lines.after(self.file, holding=f'"{call}"'.encode()))
+        told = [one["said"] for one in found if one is not None and one.get("call") == call]
         return {said["trial_id"]: said for said in told}
 
     def append(self, call: dict[str, Any]) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from snnsweep.errors import UserError
 from snnsweep.tracking.address import redacted
-from snnsweep.tracking.runs import Runs
+from snnsweep.tracking.models import mark, upload
+from snnsweep.tracking.runs import TRIAL_ID, Runs
 
 _LOGGER = logging.getLogger("snnsweep")
 _ENDS = {"finished": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
@@ -84,13 +85,13 @@ class Tracker:
         Returns:
             The run's id.
         """
-        at = at or _now()
+        at, tags = at or _now(), {**tags, "snnsweep.role": "sweep", "snnsweep.sweep": name, "mlflow.note.content": note}
         if run_id is None:
-            self._runs.begin(name, at)
+            self._runs.begin(name, tags, at)
         else:
             self.attach(run_id)
+            self._runs.share(tags)
             params = self._runs.reopen(run_id, params)
-        tags = {**tags, "snnsweep.role": "sweep", "mlflow.note.content": note}
         self._runs.log(self._runs.sweep, at, params=params, tags=tags)
         return self._runs.sweep
 
@@ -105,6 +106,18 @@ class Tracker:
         """Metrics after an epoch; what is not finite is left out."""
         at = at or _now()
         self._runs.log(self._runs.get(trial_id, at), at, metrics=metrics, step=step)
+
+    def log_data(self, trial_id: str, sets: Sequence[Mapping[str, Any]], at: int | None = None) -> None:
+        """The data sets of a trial, or of the sweep ("").
+
+        Args:
+            sets: as `data.identities` gives them.
+        """
+        self._runs.take_data(self._runs.get(trial_id, at or _now()) if trial_id else self._runs.sweep, sets)
+
+    def log_course(self, step: int, metrics: Mapping[str, float], at: int | None = None) -> None:
+        """Metrics of the sweep's run."""
+        self._runs.log(self._runs.sweep, at or _now(), metrics=metrics, step=step)
 
     def end_trial(
         self,
@@ -125,28 +138,75 @@ class Tracker:
         at, end = at or _now(), _ENDS[status]
         tags = {"status": status, "snnsweep.warnings": "\n".join(warnings), "snnsweep.cause": cause}
         tags |= {"audit": verdict} if verdict else {}
+        tags |= {} if self._runs.on_front(trial_id) else {"pareto": "false"}
         run_id = self._runs.get(trial_id, at)
         self._runs.log(run_id, at, metrics=metrics, tags=tags, step=step)
         self._runs.close(run_id, end, at)
 
     def log_front(
-        self, members: Sequence[str], best: Mapping[str, float], files: Sequence[Path] = (), at: int | None = None
+        self, members: Sequence[str], files: Sequence[Path] = (), models: bool = False, at: int | None = None
     ) -> None:
-        """The front on the sweep's run, and `pareto` on the trials.
+        """The front on the sweep's run, and `pareto` on the trials and their models.
 
         May be called again: files are replaced, and who left the front has `pareto` = false.
 
         Args:
             members: trial ids.
-            best: metrics of the sweep's run.
             files: that are there; one called front.json is shown as a table.
+            models: whether the sweep has logged any.
         """
         at = at or _now()
         self._runs.mark_front(set(members), at)
         table = json.dumps([{"path": "front.json", "type": "table"}])  # what `log_table` says, which would append
         shown = {"mlflow.loggedArtifacts": table} if any(file.name == "front.json" for file in files) else {}
-        self._runs.log(self._runs.sweep, at, metrics=best, tags=shown)
+        self._runs.log(self._runs.sweep, at, tags=shown)
         self._runs.upload(files)
+        if models:
+            self._of_models("whose trial left the front keep the tag pareto", mark, set(members))
+
+    def log_model(self, trial_id: str, folder: Path, tags: Mapping[str, str], at: int | None = None) -> None:
+        """A member of the front as a LoggedModel of its run; once more replaces it.
+
+        Args:
+            folder: that `models.save` wrote.
+        """
+        sweep = self._runs.shared.get("snnsweep.sweep", "")
+        own = {TRIAL_ID: trial_id, "snnsweep.run": self._runs.sweep, "snnsweep.sweep": sweep, **tags}
+        given = trial_id, folder, own, f"{sweep}-{trial_id}"
+        self._of_models("the weights are in the trials' checkpoints", upload, *given)
+
+    def _of_models(self, kept: str, call: Callable[..., None], *given: Any) -> None:
+        """A server may answer and know no models, or have no place for them."""
+        try:
+            call(self._runs, *given)
+        except Exception as error:  # noqa: BLE001 - as for files
+            self._runs.do_without("models", error, kept)
+
+    def log_confirmed(
+        self,
+        pair: str,
+        member: str,
+        params: Mapping[str, Any],
+        status: str,
+        metrics: Mapping[str, float],
+        warnings: Sequence[str],
+        cause: str,
+        verdict: str,
+        sets: Sequence[Mapping[str, Any]] = (),
+        at: int | None = None,
+    ) -> None:
+        """A member of the front, judged again, as a run under the member's; once more replaces its figures."""
+        at = at or _now()
+        parent = self._runs.find(member) or self._runs.sweep
+        tags = {"snnsweep.member": member, "status": status, "audit": verdict, "snnsweep.cause": cause}
+        tags["snnsweep.warnings"] = "\n".join(warnings)
+        known = self._runs.find(pair, parent)
+        run_id = known or self._runs.get(pair, at, role="confirm", parent=parent)
+        params = self._runs.reopen(run_id, params) if known else params
+        self._runs.log(run_id, at, metrics=metrics, params=params, tags=tags)
+        if sets:
+            self._runs.take_data(run_id, sets)
+        self._runs.close(run_id, _ENDS[status], at)
 
     def log_mix(
         self,

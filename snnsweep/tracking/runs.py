@@ -8,16 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported, as are the two below
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from snnsweep.errors import UserError
 from snnsweep.tracking.address import probe, redacted
+from snnsweep.tracking.datasets import inputs
 from snnsweep.tracking.words import cause, clean, legal, once
 
 _PATIENCE = {  # MLflow's own defaults make a server that does not answer cost minutes
@@ -29,6 +26,7 @@ _NEVER = "INVALID_PARAMETER_VALUE"  # the other codes of HTTP 400 also stand for
 _NAME, _VALUE, _TAG = 250, 6000, 5000  # characters that MLflow takes in a run's name, in a param and in a tag
 _PARTS = {Metric: 800, Param: 100, RunTag: 100}  # of which MLflow takes so many in a call
 TRIAL_ID = "snnsweep.trial_id"
+SHARED = ("snnsweep.sweep", "snnsweep.version", "snnsweep.smoke")  # tags of a sweep's run that its trials have too
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,12 +54,14 @@ class Runs:
         where: the server, for messages.
         experiment_id: MLflow's, once there is an experiment or a sweep's run.
         sweep: id of the sweep's run; "" before there is one.
+        shared: tags that the runs of its trials get.
     """
 
     def __init__(self, uri: str, warn: Callable[[str], None]):
         self._uri, self._warn = uri, once(warn)
         self.where = f"MLflow at {redacted(uri)}"
         self.experiment_id = self.sweep = ""
+        self.shared: dict[str, str] = {}
         self._ids: dict[str, str] = {}  # of runs by trial id
         self._fresh = False  # the sweep's run was made here, so that no run of a trial is there that `_ids` lacks
         self._doubtful: set[str] = set()  # trials whose run may be there, though MLflow did not say so
@@ -94,38 +94,39 @@ class Runs:
             known.experiment_id if known else self.ask(self.client.create_experiment, name, artifact_location=place)
         )
 
-    def begin(self, name: str, at: int) -> None:
+    def begin(self, name: str, tags: Mapping[str, Any], at: int) -> None:
         """Make the sweep's run."""
         run = self.ask(self.client.create_run, self.experiment_id, start_time=at, run_name=clean(name)[:_NAME])
-        self._turn_to(run.info.run_id, fresh=True)
+        self._turn_to(run.info.run_id, tags, fresh=True)
 
     def attach(self, run_id: str) -> None:
         """Go on with a sweep's run that is there, and its experiment."""
         if self.sweep != run_id:
-            self.experiment_id = self.ask(self.client.get_run, run_id).info.experiment_id
-            self._turn_to(run_id, fresh=False)
+            run = self.ask(self.client.get_run, run_id)
+            self.experiment_id = run.info.experiment_id
+            self._turn_to(run_id, run.data.tags, fresh=False)
 
-    def find(self, trial_id: str) -> str | None:
-        """The id of a trial's run, where it has one."""
+    def find(self, trial_id: str, parent: str = "") -> str | None:
+        """The id of a trial's run, where it has one; of what was done with a trial under the run `parent`."""
         if trial_id not in self._ids and (trial_id in self._doubtful or not self._fresh):
-            found = list(self.children(f" and tags.`{TRIAL_ID}` = '{trial_id}'"))
+            found = list(self.children(f" and tags.`{TRIAL_ID}` = '{trial_id}'", parent))
             if found:  # more than one where an answer came too late: those were left empty
                 self._ids[trial_id] = max(
                     found, key=lambda run: len(run.data.metrics) + len(run.data.params)
                 ).info.run_id
         return self._ids.get(trial_id)
 
-    def get(self, trial_id: str, at: int, name: str = "", role: str = "trial") -> str:
+    def get(self, trial_id: str, at: int, name: str = "", role: str = "trial", parent: str = "") -> str:
         """The id of a trial's run, made when there is none (a trial may fail before it starts)."""
-        if known := self.find(trial_id):
+        if known := self.find(trial_id, parent):
             return known
-        tags = {"mlflow.parentRunId": self.sweep, "snnsweep.role": role, TRIAL_ID: trial_id}
+        own = {"mlflow.parentRunId": parent or self.sweep, "snnsweep.role": role, TRIAL_ID: trial_id}
         self._doubtful.add(trial_id)
         run = self.ask(
             self.client.create_run,
             self.experiment_id,
             start_time=at,
-            tags=tags,
+            tags=self.shared | own,
             run_name=clean(name or trial_id)[:_NAME],
         )
         self._doubtful.discard(trial_id)
@@ -159,9 +160,9 @@ class Runs:
                 self.log(run_id, at, tags={"pareto": str(trial_id in members).lower()})
             self._front ^= {trial_id}
 
-    def children(self, also: str = "") -> Iterator[Run]:
-        """The runs of the sweep's trials, those for which `also` holds."""
-        query, token = f"tags.`mlflow.parentRunId` = '{self.sweep}'{also}", None
+    def children(self, also: str = "", parent: str = "") -> Iterator[Run]:
+        """The runs right under the sweep's, or under `parent`, those for which `also` holds."""
+        query, token = f"tags.`mlflow.parentRunId` = '{parent or self.sweep}'{also}", None
         while True:
             page = self.ask(self.client.search_runs, [self.experiment_id], query, page_token=token)
             yield from page
@@ -193,18 +194,39 @@ class Runs:
             self._send(run_id, [part for parts, size in zip(said, sizes, strict=True) for part in parts[:size]])
             said = [parts[size:] for parts, size in zip(said, sizes, strict=True)]
 
+    def share(self, tags: Mapping[str, Any]) -> None:
+        """From now on the runs that are made have those of a sweep's tags that are `SHARED`."""
+        self.shared = {name: clean(tags[name])[:_TAG] for name in SHARED if name in tags}
+
+    def on_front(self, trial_id: str) -> bool:
+        """Whether `mark_front` has said so here."""
+        return trial_id in (self._front or ())
+
+    def take_data(self, run_id: str, sets: Sequence[Mapping[str, Any]]) -> None:
+        """Data sets as inputs of a run, as `data.identities` gives them; MLflow keeps each once."""
+        self.ask(self.client.log_inputs, run_id, inputs(sets))
+
     def upload(self, files: Sequence[Path]) -> None:
         """Files for the sweep's run; MLflow may answer and have no place for them."""
         for file in files:
             try:
                 self.client.log_artifact(self.sweep, str(file))
             except Exception as error:  # noqa: BLE001 - files may go to any cloud, whose client raises its own
-                self.ask(self.client.get_run, self.sweep)  # raises where it is not only the files
-                self._warn(f"{self.where} takes no files ({cause(error)}); they are in the sweep's folder")
+                self.do_without("files", error, "they are in the sweep's folder")
                 return
 
-    def _turn_to(self, sweep: str, fresh: bool) -> None:
+    def do_without(self, what: str, error: Exception, kept: str) -> None:
+        """Warns of a server that answers, but lacks a place or a call for something.
+
+        Raises:
+            Outage: it does not answer.
+        """
+        self.ask(self.client.get_run, self.sweep)
+        self._warn(f"{self.where} takes no {what} ({cause(error)}); {kept}")
+
+    def _turn_to(self, sweep: str, tags: Mapping[str, Any], fresh: bool) -> None:
         self.sweep, self._fresh, self._ids, self._front = sweep, fresh, {}, None
+        self.share(tags)
 
     def _send(self, run_id: str, parts: Sequence[Part]) -> None:
         """One call; where a part is refused, halves of it until that part is alone."""

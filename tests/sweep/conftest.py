@@ -1,11 +1,13 @@
 """What tests of whole sweeps share."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+
+from snnsweep.sweep import drive
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +29,11 @@ def storage_in(made_database: Path) -> Callable[[Path], Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_models() -> Iterator[None]:
+    """Exporting the models of a front takes seconds a model; tests/tracking looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drive, "log_members", lambda *args: None)
+        yield

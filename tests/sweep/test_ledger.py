@@ -25,7 +25,9 @@ def test_mlflow_and_the_study_are_told_what_they_do_not_know(tmp_path: Path) -> 
     rows = {name: row(name) for name in ("t0000", "t0001", "t0002")} | {"t0003": row("t0003", "stopped", INTERRUPTED)}
     ends: list[str] = []
     told: list[int] = []
-    spool: Any = SimpleNamespace(ended=journal.ended, end_trial=lambda trial_id, **said: ends.append(trial_id))
+    spool: Any = SimpleNamespace(
+        ended=lambda: journal.said_last("end_trial"), end_trial=lambda trial_id, **said: ends.append(trial_id)
+    )
     teller: Any = SimpleNamespace(tell=lambda number, *said: told.append(number))
     assert settle(teller, spool, [2, 3, 4], rows, {"clean_accuracy": "maximize"}) == [3, 4]
     assert (ends, told) == (["t0001", "t0002"], [2])

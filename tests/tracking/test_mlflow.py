@@ -18,7 +18,7 @@ from mlflow.entities import ViewType
 from serving import children, everything, free_port, history, server
 
 from snnsweep.errors import UserError
-from snnsweep.tracking.address import redacted
+from snnsweep.tracking.address import kept, redacted
 from snnsweep.tracking.mlflow import Tracker
 from snnsweep.tracking.runs import Outage
 
@@ -72,12 +72,11 @@ def test_the_front_is_replaced_and_never_doubled(tracker: Tracker, embedded: tup
     rows, table = tmp_path / "results.parquet", tmp_path / "front.json"
     rows.write_bytes(b"rows")
     table.write_text("{}")
-    tracker.log_front(["t1", "t0"], {"front_size": 2, "clean_accuracy": 0.9}, [table, rows])
+    tracker.log_front(["t1", "t0"], [table, rows])
     rows.write_bytes(b"more rows")
-    tracker.log_front(["t1", "unknown"], {"front_size": 1, "clean_accuracy": 0.8}, [table, rows])
+    tracker.log_front(["t1", "unknown"], [table, rows])
 
     parent = client.get_run(sweep)
-    assert parent.data.metrics == {"front_size": 1, "clean_accuracy": 0.8}
     tags = {trial_id: run.data.tags.get("pareto") for trial_id, run in children(client, sweep).items()}
     assert tags == {"t0": "false", "t1": "true", "t2": None}
     assert parent.data.tags["mlflow.loggedArtifacts"] == '[{"path": "front.json", "type": "table"}]'
@@ -85,8 +84,7 @@ def test_the_front_is_replaced_and_never_doubled(tracker: Tracker, embedded: tup
     assert {file.name for file in place.iterdir()} == {"front.json", "results.parquet"}
     assert (place / "results.parquet").read_bytes() == b"more rows"
 
-    tracker.log_front([], {"front_size": 0})
-    assert client.get_run(sweep).data.metrics["front_size"] == 0
+    tracker.log_front([])
     assert children(client, sweep)["t1"].data.tags["pareto"] == "false"
 
 
@@ -98,7 +96,7 @@ def test_a_resumed_sweep_goes_on_in_its_runs(embedded: tuple[str, Path]) -> None
     before.start_trial("t0", "t0", {"device": "cuda"})
     before.start_trial("t1", "t1", {})
     before.end_trial("t1", "finished", {}, [], "")
-    before.log_front(["t1"], {"front_size": 1})
+    before.log_front(["t1"])
     runs = {trial_id: run.info.run_id for trial_id, run in children(client, sweep).items()}
 
     after = Tracker(embedded[0], "resumed", embedded[1], warn=pytest.fail)  # the first one was killed
@@ -106,7 +104,7 @@ def test_a_resumed_sweep_goes_on_in_its_runs(embedded: tuple[str, Path]) -> None
     assert after.start_sweep("s", {}, {"trials": 3, "added": 1}, "", run_id=sweep) == sweep
     after.start_trial("t0", "t0", {"device": "cpu", "seed": 7})
     after.start_trial("t0", "t0", {"device": "cpu", "seed": 7})
-    after.log_front(["t0"], {"front_size": 1})
+    after.log_front(["t0"])
     after.end_trial("t0", "finished", {}, [], "")
     after.end_sweep("FINISHED")
 
@@ -158,8 +156,8 @@ def test_files_that_find_no_place_do_not_end_the_tracking(embedded: tuple[str, P
     (tmp_path / "a file").touch()
     tracker.connect()
     sweep = tracker.start_sweep("s", {}, {}, "")
-    tracker.log_front([], {}, [tmp_path / "a file"])
-    tracker.log_front([], {}, [tmp_path / "a file"])
+    tracker.log_front([], [tmp_path / "a file"])
+    tracker.log_front([], [tmp_path / "a file"])
     tracker.end_sweep("FINISHED")
     assert len(said) == 1
     assert "takes no files" in said[0]
@@ -174,10 +172,10 @@ def test_files_that_an_outage_stops_are_tried_again(tracker: Tracker, tmp_path: 
         get_run = log_artifact
 
     tracker.start_sweep("s", {}, {}, "")
-    tracker.log_front([], {})
+    tracker.log_front([])
     tracker._runs.client = Gone()  # type: ignore[assignment]
     with pytest.raises(Outage, match="gone"):
-        tracker.log_front([], {}, [tmp_path])
+        tracker.log_front([], [tmp_path])
 
 
 def test_a_tracker_can_go_on_with_another_sweep(tracker: Tracker, client: MlflowClient) -> None:
@@ -185,10 +183,16 @@ def test_a_tracker_can_go_on_with_another_sweep(tracker: Tracker, client: Mlflow
     for _ in range(2):
         sweeps.append(tracker.start_sweep("s", {}, {}, ""))
         tracker.start_trial("t0", "t0", {})
-        tracker.log_front(["t0"], {})
+        tracker.log_front(["t0"])
     tracker.attach(sweeps[0])
-    tracker.log_front([], {})
+    tracker.log_front([])
     assert [children(client, sweep)["t0"].data.tags["pareto"] for sweep in sweeps] == ["false", "true"]
+
+
+SETS = [
+    {"name": "s", "split": split, "samples": n, "shape": [1, 8, 8], "classes": 2, "digest": split[:4], "given": given}
+    for split, n, given in (("train", 90, {"subset": 90}), ("validation", 10, {}))
+]
 
 
 def whole_sweep(tracker: Tracker, sweep: str) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
@@ -200,10 +204,15 @@ def whole_sweep(tracker: Tracker, sweep: str) -> list[tuple[Callable[..., Any], 
         (tracker.log_epoch, ("t0", 2, {"loss": 1.0, "acc": 0.5})),
         (tracker.start_trial, ("t1", "t1", {"key.0": 1})),
         (tracker.end_trial, ("t0", "finished", {f"l/{i}": i / 3 for i in range(30)} | {"acc": 0.5}, ["w"], "", 2)),
-        (tracker.log_front, (["t0"], {"front_size": 1.0})),
-        (tracker.log_front, (["t1"], {"front_size": 1.0})),
+        (tracker.log_course, (1, {"front_size": 1.0})),
+        (tracker.log_front, (["t0"],)),
+        (tracker.log_course, (2, {"front_size": 2.0})),
+        (tracker.log_front, (["t1"],)),
         (tracker.start_trial, ("t2", "t2", {})),
         (tracker.end_sweep, ("KILLED",)),
+        (tracker.log_data, ("t0", SETS)),
+        (tracker.log_data, ("", SETS)),
+        (tracker.log_confirmed, ("t0-seed1", "t0", {"seed": 1}, "finished", {"acc": 0.25}, ["w"], "", "fail", SETS)),
     ]
 
 
@@ -221,8 +230,20 @@ def test_what_is_said_twice_is_there_once(tracker: Tracker, embedded: tuple[str,
     }
     assert once["t0"][3]["loss"] == [(1, 2.0, 1002), (2, 1.0, 1003)]
     assert once["t0"][3]["acc"] == [(1, 0.5, 1002), (2, 0.5, 1003), (2, 0.5, 1005)]
-    assert once[""][3]["front_size"] == [(0, 1.0, 1006), (0, 1.0, 1007)]
+    assert once[""][3]["front_size"] == [(1, 1.0, 1006), (2, 2.0, 1008)]
     assert [once[trial_id][2].get("pareto") for trial_id in ("t0", "t1", "t2")] == ["false", "true", None]
+    for trial_id in ("", "t0"):
+        given = client.get_run(once[trial_id][0].run_id).inputs.dataset_inputs
+        assert sorted((one.dataset.name, one.dataset.digest, one.tags[0].value) for one in given) == [
+            ("s", "trai", "train"),
+            ("s", "vali", "validation"),
+        ]
+    (confirmed,) = children(client, once["t0"][0].run_id).values()
+    assert (confirmed.info.run_name, confirmed.info.status) == ("t0-seed1", "FINISHED")
+    assert (confirmed.data.metrics, confirmed.data.params) == ({"acc": 0.25}, {"seed": "1"})
+    said = {"snnsweep.role": "confirm", "snnsweep.member": "t0", "audit": "fail", "status": "finished"}
+    assert said.items() <= confirmed.data.tags.items()
+    assert len(confirmed.inputs.dataset_inputs) == 2
     assert (once["t0"][0].start_time, once["t0"][0].end_time, once["t0"][0].status) == (1001, 1005, "FINISHED")
 
     again = Tracker(embedded[0], "another process", warn=pytest.fail)
@@ -379,6 +400,7 @@ def test_a_deleted_experiment_is_refused(tracker: Tracker, embedded: tuple[str, 
 )
 def test_redacted(text: str, shown: str) -> None:
     assert redacted(text) == shown
+    assert "***@" not in kept(shown)
 
 
 def test_the_tracker_shows_no_secret() -> None:
@@ -419,7 +441,7 @@ def test_an_outage_is_raised_and_the_next_call_is_tried(embedded: tuple[str, Pat
 def test_the_embedded_database_can_be_served(tracker: Tracker, embedded: tuple[str, Path], tmp_path: Path) -> None:
     sweep = tracker.start_sweep("s", {}, {}, "")
     (tmp_path / "front.png").write_bytes(b"\x89PNG")
-    tracker.log_front([], {}, [tmp_path / "front.png"])
+    tracker.log_front([], [tmp_path / "front.png"])
     with server(tmp_path, *embedded) as (uri, _):
         assert MlflowClient(tracking_uri=uri).get_run(sweep).info.run_name == "s"
         with urllib.request.urlopen(f"{uri}/get-artifact?path=front.png&run_uuid={sweep}", timeout=300) as answer:
