@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def examine(storage: Path, data_dir: Path) -> Iterator[Finding]:
     """Every finding, the quick ones first."""
     yield from requirements()
     yield torch_family(_version("torch"), _version("torchvision"), _version("torchaudio"))
-    yield from map(_import, IMPORTS)
+    with ThreadPoolExecutor(max_workers=2) as two:  # each needs a core and half a gigabyte
+        yield from two.map(_import, IMPORTS)
     yield from doctor_machine.examine(storage)
     yield from doctor_servers.examine()
     yield doctor_machine.accelerator()
