@@ -12,10 +12,15 @@ SHOWN = DOCS / "notebooks" / "custom_space.ipynb"
 
 
 def texts(notebook: Any) -> list[str]:
-    """What each cell of code printed or gave, but for what went to stderr."""
-    outputs = [[one for one in cell.outputs if one.get("name") != "stderr"]
-               for cell in notebook.cells if cell.cell_type == "code"]  # fmt: skip
-    return ["\n".join(one.get("text") or one.get("data", {}).get("text/plain", "") for one in each) for each in outputs]
+    """What each cell of code printed and gave."""
+    cells = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    return ["\n".join(filter(None, map(_text, outputs))) for outputs in cells]
+
+
+def _text(output: Any) -> str:
+    printed = output.output_type == "stream" and output.name == "stdout"
+    given = output.output_type == "execute_result"
+    return str(output.text if printed else output.data["text/plain"] if given else "")
 
 
 def test_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
