@@ -14,7 +14,6 @@ release = version = snnsweep.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml", "docstrings", "generated"]
 exclude_patterns = ["_ext"]
-suppress_warnings = ["toc.empty_glob"]  # pages that are there in some versions only
 
 html_theme = "furo"
 html_title = "snnsweep"
