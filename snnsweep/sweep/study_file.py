@@ -57,7 +57,7 @@ class Journal(JournalFileBackend):
 
 
 class StudyFile(JournalStorage):
-    """Optuna's storage, which does not look through all trials for those that wait: every ask begins with that."""
+    """Optuna's storage, quicker at listing thousands of trials: every ask lists those that wait, and all."""
 
     def __init__(self, journal: Journal):
         super().__init__(journal)
@@ -66,13 +66,19 @@ class StudyFile(JournalStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        if deepcopy or states is None or any(state in states for state in TrialState if state.is_finished()):
+        ends = states is not None and any(state in states for state in TrialState if state.is_finished())
+        if deepcopy or ends:
             return super().get_all_trials(study_id, deepcopy, states)
         with self._thread_lock:
             self._sync_with_backend()
-            known = self._replay_result
-            ids, ended = known._study_id_to_trial_ids.get(study_id, []), self._ended.get(study_id, 0)
-            while ended < len(ids) and known._trials[ids[ended]].state.is_finished():
-                ended += 1
-            self._ended[study_id] = ended
-            return [trial for one in ids[ended:] if (trial := known._trials[one]).state in states]
+            trials = self._replay_result._trials
+            ids = self._replay_result._study_id_to_trial_ids.get(study_id)
+            if ids is not None:
+                if states is None:
+                    return list(map(trials.__getitem__, ids))
+                ended = self._ended.get(study_id, 0)
+                while ended < len(ids) and trials[ids[ended]].state.is_finished():
+                    ended += 1
+                self._ended[study_id] = ended
+                return [trial for one in ids[ended:] if (trial := trials[one]).state in states]
+        return super().get_all_trials(study_id, deepcopy, states)  # raises what Optuna's does

@@ -98,9 +98,12 @@ class BoundedTPE(TPESampler):
     def _get_internal_repr(
         self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: optuna.Study
     ) -> dict[str, np.ndarray]:
-        """As Optuna's own, which reads every trial's parameters again at every ask: what has ended is read once."""
-        read = self._read.setdefault(tuple(search_space.items()), {})
-        rows = []
+        """As Optuna's own, which reads every trial's parameters again at every ask: what was told is read once."""
+        assert self._history is not None
+        key = tuple(search_space.items())
+        if key not in self._read:
+            self._read[key] = {told.number: _row(told.params, search_space) for told in self._history.told}
+        read, rows = self._read[key], []
         for trial in trials:
             number = trial.number
             if number in read:

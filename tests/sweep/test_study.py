@@ -10,6 +10,7 @@ import pytest
 from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 
 from snnsweep.errors import SpaceError, UserError
@@ -375,3 +376,22 @@ def test_a_warm_start_that_cannot_be_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match=r"no study in .*study\.log"):
         warm(study, tmp_path / "other", PLAIN, {}, {}, 0)
     assert study.trials == []
+
+
+def test_listings_are_optunas_own(tmp_path: Path):
+    study, x = opened(tmp_path), {"x": optuna.distributions.FloatDistribution(0, 1)}
+    listed = (None, (TrialState.WAITING,), (TrialState.RUNNING, TrialState.WAITING), (TrialState.COMPLETE,))
+    seen = set()
+    for number in range(12):
+        trial = study.ask(x)
+        if number % 3:
+            study.tell(trial, [0.0, 1.0])
+        elif number % 2:
+            put_back(study, trial.number)
+        seen |= {trial.state for trial in study.get_trials(deepcopy=False)}
+        for states in listed:
+            found = study._storage.get_all_trials(study._study_id, deepcopy=False, states=states)
+            assert found == JournalStorage.get_all_trials(study._storage, study._study_id, False, states)
+    assert seen == {TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING}
+    with pytest.raises(KeyError):
+        study._storage.get_all_trials(study._study_id + 1, deepcopy=False)
