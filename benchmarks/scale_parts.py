@@ -33,7 +33,7 @@ from snnsweep.sweep.progress import Progress
 from snnsweep.sweep.resume import ResumedSweep
 from snnsweep.sweep.space import SMOKE, Space
 from snnsweep.sweep.study import CONSTRAINT
-from snnsweep.terminal import ProgressView
+from snnsweep.terminal_progress import ProgressView
 from snnsweep.tracking.journal import DELIVERED, SPOOL
 
 # Ray's workers import the stub too, whatever script began.

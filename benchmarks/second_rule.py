@@ -11,7 +11,8 @@ from snnsweep.attacks import Threat, suites
 from snnsweep.attacks.gradient import PGD
 from snnsweep.attacks.rules import Surrogate, Training
 from snnsweep.evaluation import Evaluation
-from snnsweep.terminal import number, out
+from snnsweep.results.words import number
+from snnsweep.terminal import out
 
 RULES = {
     "training": Training(),

@@ -10,7 +10,8 @@ from scipy.stats import kendalltau, spearmanr
 
 from snnsweep import load_results
 from snnsweep.result import OBJECTIVES
-from snnsweep.terminal import number, out
+from snnsweep.results.words import number
+from snnsweep.terminal import out
 
 
 @click.command()

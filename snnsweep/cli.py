@@ -35,13 +35,14 @@ for command in (run, submit_like(run), resume, sync, report, list_parts, ui, doc
 def trial(space: str, given: tuple[str, ...], seed: int, data_dir: Path | None, smoke: bool, as_json: bool) -> None:
     """Train, attack and measure one variant of SPACE here, without Ray; what is not --set is drawn by --seed."""
     from snnsweep import evaluate, terminal
+    from snnsweep.results import words
     from snnsweep.sweep.space import Space
 
     read = Space.read(space)
     config = read.draw(seed, _pairs(given), smoke)
     if not as_json:
         flat = config.to_flat()
-        terminal.err.print("  ".join(f"{key}={terminal.value(key, value)}" for key, value in flat.items()))
+        terminal.err.print("  ".join(f"{key}={words.value(key, value)}" for key, value in flat.items()))
     result = evaluate(config, data_dir, on_epoch=None if as_json else terminal.epoch_line)
     if as_json:
         terminal.print_json(result.row("trial"))

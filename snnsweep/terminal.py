@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from fractions import Fraction
 from typing import Any
 
 import pandas as pd
@@ -12,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from snnsweep.config import DEFAULTS
 from snnsweep.result import FAMILIES, PER_ATTACK, PER_CHECK, Result
+from snnsweep.results.words import number
 
 PLAIN_WIDTH = 2000  # of a pipe or a log file, where rich would fold at 80
 out = Console(highlight=False, markup=False, force_jupyter=False)
@@ -35,11 +34,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def varied_keys(results: pd.DataFrame) -> list[str]:
-    """The config keys that take more than one value."""
-    return [key for key in DEFAULTS if key in results and results[key].map(repr).nunique() > 1]
 
 
 def result_table(result: Result) -> Table:
@@ -85,20 +79,6 @@ def verdict(row: Mapping[Any, Any] | pd.Series) -> str:
     """The audit's, of a row; "-" where it has none."""
     found = row.get("audit")
     return found if isinstance(found, str) and found else "-"
-
-
-def number(figure: Any) -> str:
-    """Four significant digits, enough to tell 0.8125 from 0.8126 and short enough for a table."""
-    return "-" if figure is None or (isinstance(figure, float) and math.isnan(figure)) else f"{float(figure):.4g}"
-
-
-def value(key: str, given: Any) -> str:
-    """A config value as people write it: eps as a fraction of 255 where it is one."""
-    if key == "threat.eps" and given is not None:
-        share = Fraction(float(given) * 255).limit_denominator(100)
-        if abs(float(share) / 255 - given) < 1e-9 and share.denominator == 1:
-            return f"{share}/255"
-    return number(given) if isinstance(given, float) else str(given)
 
 
 def duration(seconds: float | None) -> str:

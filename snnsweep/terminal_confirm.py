@@ -7,7 +7,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from snnsweep.terminal import STYLE, number, out
+from snnsweep.results.words import number
+from snnsweep.terminal import STYLE, out
 
 Figure = Mapping[str, Any]
 

@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
-from snnsweep.terminal import duration, heading, out, value, varied_keys
+from snnsweep.results.words import value, varied_keys
+from snnsweep.terminal import duration, heading, out
 
 
 def show_cost(report: Mapping[str, Any]) -> None:

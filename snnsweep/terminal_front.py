@@ -9,7 +9,8 @@ from rich.table import Table
 
 from snnsweep.result import Direction
 from snnsweep.results.front import dominates
-from snnsweep.terminal import heading, number, out, value, varied_keys, verdict, with_interval
+from snnsweep.results.words import number, value, varied_keys
+from snnsweep.terminal import heading, out, verdict, with_interval
 
 
 def show_front(facts: Mapping[str, Any], results: pd.DataFrame, front: pd.DataFrame) -> None:

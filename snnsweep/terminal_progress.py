@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from snnsweep.result import Status
-from snnsweep.terminal import STYLE, duration, err, number
+from snnsweep.results.words import number
+from snnsweep.terminal import STYLE, duration, err
 from snnsweep.terminal_gpu import GpuUse
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import torch
 from snnsweep.config import TrialConfig
 from snnsweep.evaluation import Evaluation
 from snnsweep.sweep import estimate, footprint
-from snnsweep.terminal import cost_table, out
+from snnsweep.terminal import out
+from snnsweep.terminal_cost import cost_table
 
 MIB = 2**20
 CPU = torch.device("cpu")
