@@ -10,7 +10,7 @@ from snnsweep.config import TrialConfig
 from snnsweep.evaluation import Evaluation
 from snnsweep.sweep import estimate, footprint
 from snnsweep.terminal import out
-from snnsweep.terminal_cost import cost_table
+from snnsweep.terminal_cost import show_cost
 
 MIB = 2**20
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(footprint, "PROCESS", tmp_path / "none")
     found = estimate.weigh(config(data__subset=16, attack__samples=4), Path())
     assert (found.train_bytes, found.attack_bytes) == (None, None)
-    report = {"question": "", "objectives": {}, "variants": [], "memory": vars(found), "trials": 1}
+    report = {"question": "", "objectives": {}, "variants": [], "sampled": 0, "hardware": "", "trials": 1}
     with out.capture() as shown:
-        out.print(cost_table(report | {"worker_hours": {"low": 1, "median": 1, "high": 1}}))
+        show_cost(report | {"memory": vars(found), "worker_hours": {"low": 1, "median": 1, "high": 1}})
     assert "memory of a trial: not measured" in shown.get()
