@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from snnsweep import attacks, doctor, models, neurons
+from snnsweep import attacks, doctor_machine, models, neurons
 from snnsweep.attacks import Threat, rules
 from snnsweep.config import ImageSpec, NeuronConfig, TrialConfig
 from snnsweep.neurons import fused, native
@@ -254,7 +254,7 @@ def test_many_may_build_at_once(afresh: Path) -> None:
     assert set(afresh.iterdir()) == paths
     assert len(paths) == 1
     assert native.about() == f"compiled kernel, {paths.pop()}"
-    assert doctor._neurons().found == native.about()
+    assert doctor_machine.neurons().found == native.about()
 
 
 @compiled

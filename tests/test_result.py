@@ -10,7 +10,17 @@ from snnsweep.config import TrialConfig
 from snnsweep.errors import UnknownName
 from snnsweep.evaluation import evaluate
 from snnsweep.metrics import layers
-from snnsweep.result import DEFAULT_OBJECTIVES, FAMILIES, OBJECTIVES, PER_ATTACK, PER_CHECK, Check, Result, direction
+from snnsweep.result import (
+    DEFAULT_OBJECTIVES,
+    FAMILIES,
+    OBJECTIVES,
+    PER_ATTACK,
+    PER_CHECK,
+    PER_EPS,
+    Check,
+    Result,
+    direction,
+)
 
 INTERVAL = ("/n", "/low", "/high")  # what a figure carries, beside its value
 TINY = {
@@ -55,7 +65,9 @@ def test_a_figure_for_each_attack(result: Result) -> None:
     labels = {step.label for step in registry.suites.get("quick")().steps}
     named = {metric.removeprefix(PER_ATTACK) for metric in result.metrics if metric.startswith(PER_ATTACK)}
     intervals = {label + suffix for label in labels for suffix in INTERVAL}
-    assert named == labels | intervals | {"clean", "n", "low", "high"}
+    over_eps = {name for name in named if name.startswith(PER_EPS.removeprefix(PER_ATTACK))}
+    assert {name.count("/") for name in over_eps} == {1, 2}  # a multiple of eps, and its n and interval
+    assert named - over_eps == labels | intervals | {"clean", "n", "low", "high"}
 
 
 LAYERS = {

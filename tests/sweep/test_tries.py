@@ -90,7 +90,7 @@ ILL = RayTaskError(
 def test_a_sick_machine_leaves_its_trials_open_and_ends_the_sweep_before_it_has_met_them_all(tmp_path: Path) -> None:
     told: list[int] = []
     teller: Any = SimpleNamespace(tell=lambda number, *_: told.append(number))
-    spool: Any = SimpleNamespace(end_trial=lambda *_: None)
+    spool: Any = SimpleNamespace(end_trial=lambda *_: None, log_course=lambda *_: None)
     rows = Store(tmp_path)
     recorder = Recorder(
         rows, teller, spool, Progress(9, {}, 1), lambda _: None, Tidy(str(tmp_path)), Ender(), None, {}, "abc"
