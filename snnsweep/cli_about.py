@@ -33,6 +33,8 @@ def list_parts(kind: str | None, as_json: bool) -> None:
         terminal.print_json(parts)
     else:
         terminal.out.print(terminal.parts_table(parts))
+        if "spaces" in parts:
+            terminal.out.print(f"the spaces lie in {spaces.folder()}", soft_wrap=True)
 
 
 @click.command(cls=Command)

@@ -37,11 +37,13 @@ class PlainLines:
     """
 
     def __init__(self, say: Callable[[Text], None]):
-        self._say, self._told, self._last = say, -1, 0.0
+        self._say, self._told, self._last = say, 0, 0.0
+        self._of: Progress | None = None
 
     def __call__(self, progress: "Progress") -> None:
         """Takes each change of a sweep's `Progress`."""
-        if self._told < 0:
+        if progress is not self._of:  # another sweep's, or the first
+            self._of, self._last = progress, 0.0
             self._told = progress.done - (progress.last is not None)
         if progress.done > self._told and progress.last:
             self._told, self._last = progress.done, time.monotonic()

@@ -228,6 +228,10 @@ def test_a_listener_for_scripts_and_notebooks(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err.splitlines()[1].startswith("1/2 t0000 finished  clean_accuracy 0.5")
     listen(progress)
     assert capsys.readouterr() == ("", "")
+    another = Progress(2, TWO, 1)  # the next sweep in the same notebook
+    another.note("t0000", ended("finished", clean_accuracy=0.5, robust_accuracy=0.25))
+    listen(another)
+    assert capsys.readouterr().err.startswith("1/2 t0000 finished")
 
 
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]):

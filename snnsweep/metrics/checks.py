@@ -31,7 +31,7 @@ NO_PGD, TOO_FEW = "the suite has no PGD on every sample, or eps is 0", f"fewer t
 
 
 def vanished_share(e: Evidence) -> Check:
-    """Grave until a strong attack that needs no gradient has been tried."""
+    """Grave until a strong attack that needs no gradient has been tried. Without a test: one sample of 64 is a sign."""
     tried = any(isinstance(step.attack, Square) and step.attack.queries >= QUERIES for step in e.suite.steps)
     about = f"the input gradient vanishes for {e.vanished:.1%} of the samples under every rule that attacked"
     so = ", and Square alone needs none" if tried else ", and no strong attack that needs none has been tried"

@@ -22,7 +22,7 @@ import optuna
 
 from snnsweep import spaces
 from snnsweep.config import Flat, TrialConfig
-from snnsweep.errors import SpaceError, UnknownName, UserError, nearest
+from snnsweep.errors import ConfigError, SpaceError, UnknownName, UserError, nearest
 from snnsweep.result import DEFAULT_OBJECTIVES, Direction, direction
 from snnsweep.sweep.rungs import Rungs
 
@@ -182,6 +182,15 @@ class Space:
             SpaceError: the space raises, or returns what is not a dict.
             ConfigError: what it gives is no valid configuration.
         """
+        try:
+            return self._config(trial, defaults, overrides)
+        except SpaceError:
+            raise
+        except UserError as error:
+            raise SpaceError(f"{self.source}: {error}") from None
+
+    def _config(self, trial: optuna.trial.BaseTrial, defaults: Flat, overrides: Flat) -> TrialConfig:
+        """As `sample`, whose every mistake is told apart."""
         returned = self._guard(lambda: self.module.space(trial))
         fixed = getattr(self.module, "FIXED", {})
         for what, value in (("space(trial) returned", returned), ("FIXED is", fixed)):
@@ -190,10 +199,7 @@ class Space:
         both = set(returned or {}) & set(trial.params)
         if twice := sorted(key for key in both if returned[key] != trial.params[key]):
             raise SpaceError(f"{self.source}: both suggested and returned as fixed: {', '.join(twice)}; drop one")
-        try:
-            return TrialConfig.from_flat({**defaults, **fixed, **(returned or {}), **trial.params, **overrides})
-        except UserError as error:
-            raise SpaceError(f"{self.source}: {error}") from None
+        return TrialConfig.from_flat({**defaults, **fixed, **(returned or {}), **trial.params, **overrides})
 
     def probe(self, seed: int, defaults: Flat, overrides: Flat, count: int = PROBES) -> list[TrialConfig]:
         """Random variants, to find the space's mistakes before anything is written.
@@ -203,11 +209,16 @@ class Space:
         """
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
         configs, mistakes = [], []
+        problems: dict[str, str] = {}  # each once, with one of the values that were drawn
         for _ in range(count):
             try:
-                configs.append(self.sample(study.ask(), defaults, overrides))
-            except SpaceError as error:
-                mistakes.append(str(error))
+                configs.append(self._config(study.ask(), defaults, overrides))
+            except ConfigError as error:
+                problems |= {problem.partition("; given")[0]: problem for problem in error.problems}
+            except UserError as error:
+                mistakes.append(str(error) if isinstance(error, SpaceError) else f"{self.source}: {error}")
+        if problems:
+            mistakes.append(f"{self.source}: {ConfigError(problems.values())}")
         if mistakes:
             raise SpaceError("\n".join(dict.fromkeys(mistakes)))
         return configs
@@ -229,6 +240,8 @@ class Space:
         """Runs the user's code; whatever it raises is the user's to mend."""
         try:
             return run()
+        except SpaceError:
+            raise
         except UserError as error:
             raise SpaceError(f"{self.source}: {error}") from None
         except SyntaxError as error:

@@ -58,6 +58,13 @@ def test_a_space_survives_pickle_after_it_ran():
     assert again.probe(0, {}, {}) == space.probe(0, {}, {})
 
 
+def test_a_mistake_of_every_draw_is_told_once():
+    text = 'def space(trial):\n    trial.suggest_float("neuron.tau", 0.1, 0.5)\n    return {"neuron.nmae": "lif"}'
+    told = mistake(text)
+    assert told.count("2 mistakes in the configuration") == told.count("neuron.nmae") == told.count("neuron.tau") == 1
+    assert mistake("def space(trial:\n  pass").count("mine.py") == 1
+
+
 def test_draw_lets_given_keys_steer_the_branches():
     space = Space("mine.py", GOOD)
     config = space.draw(0, {"neuron.name": "lif", "neuron.tau": "1.55", "model.width": "0.5"}, smoke=False)
