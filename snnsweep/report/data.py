@@ -1,7 +1,7 @@
 """What a sweep's folder says, read once, for everything that a report shows."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,9 +71,7 @@ class Swept:
     @cached_property
     def members(self) -> list[dict[Any, Any]]:
         """Rows of the front whose lines are drawn: all, or `MOST` spread evenly over it."""
-        rows = self.front.to_dict("records")
-        places = sorted({round(place) for place in np.linspace(0, len(rows) - 1, min(MOST, len(rows)))})
-        return [rows[place] for place in places]
+        return spread(self.front.to_dict("records"))
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -95,6 +93,12 @@ def read(folder: Path) -> Swept:
     facts, results = load_sweep(folder), load_results(folder)
     found = front(results, facts["objectives"])
     return Swept(folder, facts, results, found, load_mixes(folder), _epochs(folder), _confirmed(folder))
+
+
+def spread(rows: Sequence[Any]) -> list[Any]:
+    """All of them, or `MOST`, evenly over them."""
+    places = sorted({round(place) for place in np.linspace(0, len(rows) - 1, min(MOST, len(rows)))})
+    return [rows[place] for place in places]
 
 
 def reference_of(*sweeps: Swept) -> dict[str, float] | None:

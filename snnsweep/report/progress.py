@@ -14,7 +14,7 @@ from snnsweep.results.ranking import hypervolume
 
 MANY = 40  # places, at most, where a hypervolume of four objectives or more is computed: each takes long
 OTHERS = 100  # trials off the front whose training is drawn
-LEFT_OUT = ("time/", "train/lr")
+LEFT_OUT = ("time/", "system/", "train/lr")
 
 
 def hypervolume_charts(swept: Swept) -> list[Chart]:
