@@ -14,6 +14,7 @@ from snnsweep import lines
 from snnsweep.errors import UserError
 from snnsweep.result import Direction
 from snnsweep.results.files import line
+from snnsweep.results.folder import RESULTS, journal_of
 from snnsweep.results.front import front, numbers
 from snnsweep.results.ranking import reference_point
 from snnsweep.results.store import load_mixes, load_results, load_sweep
@@ -90,9 +91,20 @@ def read(folder: Path) -> Swept:
     Raises:
         UserError: there is no sweep, or a file of it cannot be read.
     """
-    facts, results = load_sweep(folder), load_results(folder)
+    facts, results = load_sweep(folder), _in_order(folder, load_results(folder))
     found = front(results, facts["objectives"])
     return Swept(folder, facts, results, found, load_mixes(folder), _epochs(folder), _confirmed(folder))
+
+
+def _in_order(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
+    """By the last row of each trial: one that was interrupted, and resumed, has ended where it did at last."""
+    last: dict[str, int] = {}
+    for place, entry in enumerate(lines.after(journal_of(folder / RESULTS), holding=b'"trial_id"')):
+        if entry.said is not None:
+            last[str(entry.said.get("trial_id"))] = place
+    if not last or results.empty:
+        return results
+    return results.iloc[results["trial_id"].map(last).fillna(-1).to_numpy().argsort(kind="stable")]
 
 
 def spread(rows: Sequence[Any]) -> list[Any]:

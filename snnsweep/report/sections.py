@@ -8,7 +8,7 @@ from snnsweep.report.confirmed import confirmed_table, confirmed_words, coverage
 from snnsweep.report.data import MOST, Swept
 from snnsweep.report.methods import caveats, methods, suite_steps, thresholds
 from snnsweep.report.palette import BLUE, Look
-from snnsweep.report.progress import OTHERS, hypervolume_charts, training_charts, untimed
+from snnsweep.report.progress import OTHERS, gpus_of, hypervolume_charts, training_charts, untimed
 from snnsweep.report.robustness import eps_chart, layer_charts
 from snnsweep.report.trials import FEW, drawable, front_charts, parallel_chart
 from snnsweep.report.words import audit_table, ends_table, front_table, mixes_table
@@ -129,6 +129,8 @@ def _hypervolume(swept: Swept) -> Section:
         "Hours are those measured in training and attacks, summed over the trials in the order of ending, and not "
         "the wall clock; of a trial that was stopped only its epochs are counted.",
     ]
+    if gpus_of(swept) is None:
+        about.append("GPUs a trial were given anew when it was resumed: the hours are those of workers.")
     if lost := untimed(swept):
         about.append(f"{lost} trials left no times: the hours are too low by theirs.")
     return Section("hypervolume", title, about, charts)

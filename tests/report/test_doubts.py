@@ -9,11 +9,13 @@ import pytest
 from made import made_up
 
 from snnsweep.config import DEFAULTS
-from snnsweep.report import data
+from snnsweep.report import data, paper
+from snnsweep.report.charts import Chart, Series, table_of
 from snnsweep.report.confirmed import slope_charts
 from snnsweep.report.judged import clashes
 from snnsweep.report.methods import methods
-from snnsweep.report.progress import training_charts
+from snnsweep.report.palette import Look
+from snnsweep.report.progress import hypervolume_charts, training_charts
 from snnsweep.report.sections import sections
 from snnsweep.report.words import banners
 from snnsweep.results import store
@@ -131,3 +133,46 @@ def test_eps_of_an_encoded_threat_is_no_share_of_pixels(sweep_of: Made) -> None:
     said = methods(data.read(sweep_of("encoded", finished(3, **{"threat.space": "encoded"}))))
     assert "pixel range" not in said
     assert "units of the encoded input" in said
+
+
+def test_each_axis_has_its_interval_in_the_table(sweep_of: Made) -> None:
+    ends = ([0.1, None], [0.3, None])
+    series = Series("front", [0.2, 0.4], [0.6, 0.8], Look(), x_ends=ends, y_ends=([0.5, 0.7], [0.7, 0.9]), trials="ab")
+    table = table_of(Chart("one", "one", [series]))
+    assert table is not None
+    assert [list(row) for row in table.rows] == [
+        ["front", "a", "0.2", "0.1 to 0.3", "0.6", "0.5 to 0.7"],
+        ["front", "b", "0.4", "", "0.8", "0.7 to 0.9"],
+    ]
+    assert len(table.head) == 6
+
+
+def test_a_resumed_trial_stands_where_it_ended_at_last(sweep_of: Made) -> None:
+    rows = finished(4)
+    folder = sweep_of("order", [rows[0] | {"status": "stopped", "cause": "interrupted"}, *rows[1:]])
+    kept = store.Store(folder)
+    kept.add(rows[0])
+    kept.flush()
+    assert list(data.read(folder).results["trial_id"]) == [row["trial_id"] for row in (*rows[1:], rows[0])]
+
+
+def test_hours_of_gpus_only_where_their_number_is_known(sweep_of: Made) -> None:
+    again = {"gpus_per_trial": 0.5, "command": ["snnsweep", "resume", "x"]}
+    changed = again | {"command": ["snnsweep", "resume", "x", "--gpus-per-trial=0.5"]}
+    for name, resumed, unit in (("kept", [again], "GPU-hours"), ("changed", [changed], "worker-hours")):
+        read = data.read(sweep_of(name, finished(3), gpus_per_trial=0.5, resumed=resumed))
+        assert hypervolume_charts(read)[1].title == f"Hypervolume over {unit}"
+
+
+def test_pictures_of_a_smoke_run_say_so(sweep_of: Made) -> None:
+    read = data.read(sweep_of("smoke", finished(3), smoke=True, status="running"))
+    chart = hypervolume_charts(read)[0]
+    assert paper.mark(read) == "smoke run: the figures mean nothing; not finished: 3 trials have ended"
+    assert paper.encoded(chart, "png", paper.mark(read)) != paper.encoded(chart, "png")
+    assert paper.mark(data.read(sweep_of("whole", finished(3)))) == ""
+    assert all(
+        path.read_bytes() != paper.encoded(one, "png")
+        for path, one in zip(
+            paper.write(read, "png"), [one for part in sections(read) for one in part.charts], strict=True
+        )
+    )
