@@ -149,8 +149,8 @@ def _eps(swept: Swept) -> Section:
             ],
         )
     about = [
-        "What stands under the suite's PGD with the training surrogate alone, on the first samples only (64 at "
-        "most), at 0, a quarter, a half, once and twice the eps of the threat. It is the audit's probe, weaker than "
+        "What stands under the suite's PGD with the training surrogate alone, on the first samples only (n at the "
+        "axis), at 0, a quarter, a half, once and twice the eps of the threat. It is the audit's probe, weaker than "
         "the suite: robust accuracy may be lower. A curve that stays up where eps grows large is a sign of a bad "
         "gradient, not of strength." + _drawn(swept)
     ]

@@ -190,6 +190,7 @@ def test_eps_curves_begin_with_clean_and_are_those_of_the_rows(real_rows: Any, s
     rows = [row for row in real_rows[0] if row["status"] != "failed"]
     chart = eps_chart(data.read(sweep_of("real", [row | {"status": "finished"} for row in rows])))
     assert chart is not None
+    assert chart.y.label == "share that stands (n = 32)"
     by_trial = {row["trial_id"]: row for row in rows}
     for series in chart.series:
         row = by_trial[series.name]
