@@ -14,7 +14,7 @@ from snnsweep import __version__, cli_complete
 from snnsweep.cli_about import completion, doctor, list_parts, ui
 from snnsweep.cli_cluster import submit_like
 from snnsweep.cli_options import FAILED_TRIALS, INTERRUPTED, SPACE, SWEEP, Commands, folder_of, options, show_front
-from snnsweep.cli_report import report
+from snnsweep.cli_report import report, show_report, written
 from snnsweep.cli_run import resume, run, sync
 from snnsweep.errors import UserError
 
@@ -93,10 +93,12 @@ def mix(
 
     folder = folder_of(sweep, storage)
     row = mixed(folder, standard, robust, weight, data_dir)
+    page = written(folder)
     if as_json:
-        terminal.print_json(row)
+        terminal.print_json(row | {"report": str(page) if page else None})
     else:
         show_front(folder, as_json)
+        show_report(page)
 
 
 @main.command()
@@ -114,13 +116,15 @@ def confirm(sweep: str, storage: Path, as_json: bool, **settings: Any) -> None:
     from snnsweep.terminal_confirm import show_confirmation
     from snnsweep.terminal_progress import ProgressView
 
+    folder = folder_of(sweep, storage)
     with ProgressView() as view:
-        confirmed = Confirmation(folder_of(sweep, storage), **settings, listener=view).run()
-    report = confirmed.report()
+        confirmed = Confirmation(folder, **settings, listener=view).run()
+    report, page = confirmed.report(), written(folder)
     if as_json:
-        terminal.print_json(report)
+        terminal.print_json(report | {"report": str(page) if page else None})
     else:
         show_confirmation(report)
+        show_report(page)
     if confirmed.interrupted:
         terminal.err.print("interrupted; the same command goes on with what is left", style="yellow")
         sys.exit(INTERRUPTED)

@@ -72,8 +72,16 @@ def _pictures(folder: Path, kind: str, as_json: bool) -> None:
         click.echo("\n".join(map(str, paths)) or "no picture: no trial has ended")
 
 
+def show_report(path: Path | None) -> None:
+    """Where it is, if it was written."""
+    from snnsweep import terminal
+
+    if path:
+        terminal.out.print(f"report  {path}", soft_wrap=True)
+
+
 def written(folder: Path) -> Path | None:
-    """The report of a sweep that has just ended; None, with a warning, where it cannot be written."""
+    """The report of a sweep of which something has just ended; None, with a warning, where it cannot be written."""
     from snnsweep import terminal
     from snnsweep.report import page
 

@@ -17,7 +17,7 @@ from snnsweep.cli_options import (
     options,
     show_front,
 )
-from snnsweep.cli_report import written
+from snnsweep.cli_report import show_report, written
 
 if TYPE_CHECKING:
     from snnsweep.sweep.launch import Sweep
@@ -67,8 +67,7 @@ def _ended(sweep: "Sweep", as_json: bool) -> None:
     else:
         show_front(sweep.folder, as_json)
         terminal.out.print(f"folder  {sweep.folder}\nMLflow  snnsweep ui {sweep.folder}", soft_wrap=True)
-        if report:
-            terminal.out.print(f"report  {report}", soft_wrap=True)
+        show_report(report)
     if sweep.untold:
         behind = f"MLflow lacks the last {sweep.untold} entries; when it answers again: snnsweep sync {sweep.folder}"
         terminal.err.print(behind, style="yellow", soft_wrap=True)

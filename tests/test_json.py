@@ -34,8 +34,11 @@ ASKED: dict[str, tuple[list[str], set[str]]] = {
     "trial": (["tiny.py"], {"trial_id", "status", "neuron.v_threshold", "robust_accuracy", "warnings"}),
     "check": (["tiny.py"], {"variants", "memory", "worker_hours", "sampled", "hardware"}),
     "front": (["s"], {"folder", "objectives", "front", "mixes"}),
-    "mix": (["s", "t0000", "t0001"], {"trial_id", "weight", "robust_accuracy"}),
-    "confirm": (["s", "--seeds", "0", "--suite", "quick", "--samples", "10", "--top", "1"], {"members", "pairs"}),
+    "mix": (["s", "t0000", "t0001"], {"trial_id", "weight", "robust_accuracy", "report"}),
+    "confirm": (
+        ["s", "--seeds", "0", "--suite", "quick", "--samples", "10", "--top", "1"],
+        {"members", "pairs", "report"},
+    ),
     "list": ([], {"neurons", "keys", "spaces"}),
     "sync": (["s"], {"folder", "delivered"}),
 }

@@ -113,18 +113,22 @@ class Section:
 
 def table_of(chart: Chart, most: int = 200) -> Table | None:
     """A chart's figures for who cannot see it; None where there are too many to be read."""
+    x, y = chart.x.label or "value", chart.y.label or "value"
+    head = ("series", "trial", x, f"95 % interval of {x}", y, f"95 % interval of {y}")
     rows = [
-        (series.name, *map(_text, at), _range(series.y_ends, place) or _range(series.x_ends, place))
+        (series.name, series.trials[place] if series.trials else "", _text(at[0]), _range(series.x_ends, place),
+         _text(at[1]), _range(series.y_ends, place))
         for series in chart.series
         if series.name
         for place, at in enumerate(zip(series.x, series.y, strict=True))
         if None not in at
-    ]
+    ]  # fmt: skip
     if chart.z is not None or chart.dimensions or not rows or len(rows) > most:
         return None
-    intervals = any(row[-1] for row in rows)
-    head = ("", chart.x.label or "value", chart.y.label or "", *(("95 % interval",) if intervals else ()))
-    return Table(f"{chart.title}: the figures", head, [row if intervals else row[:-1] for row in rows])
+    kept = [column for column in range(len(head)) if any(row[column] for row in rows)]
+    return Table(
+        f"{chart.title}: the figures", [head[one] for one in kept], [[row[one] for one in kept] for row in rows]
+    )
 
 
 def _text(value: Value) -> str:

@@ -8,6 +8,7 @@ from snnsweep.config import DEFAULTS
 from snnsweep.errors import UserError
 from snnsweep.report.charts import Axis, Chart, Section, Series, Table
 from snnsweep.report.data import Swept, read, reference_of
+from snnsweep.report.judged import clashes
 from snnsweep.report.methods import used
 from snnsweep.report.page import PAGE, render
 from snnsweep.report.palette import BLUE, ORANGE, Look
@@ -20,16 +21,6 @@ from snnsweep.results.front import front
 from snnsweep.results.words import number, with_interval
 
 LOOKS = (Look(BLUE, "circle", size=8), Look(ORANGE, "diamond", size=12, hollow=True, dash="dash"))
-JUDGED_BY = {  # what has to be alike where robust accuracies are compared
-    "data.name": "data set",
-    "data.path": "data files",
-    "threat.norm": "norm of the threat",
-    "threat.eps": "eps of the threat",
-    "threat.space": "space of the threat",
-    "attack.suite": "suite",
-    "robust_accuracy/n": "number of attacked samples",
-    "clean_accuracy/n": "number of validation images",
-}
 FACTS = ("trials", "seed", "sampler", "rungs", "smoke", "gpus_per_trial", "warm_start", "git_commit")
 
 
@@ -77,20 +68,7 @@ def compared(one: Swept, other: Swept) -> str:
 def _seen(swept: Swept, label: str, shared: dict[str, Direction]) -> Swept:
     """The sweep as if it had these objectives alone, under a name that differs from the other one's."""
     facts = {**swept.facts, "objectives": shared, "name": f"{label} ({swept.name})"}
-    return replace(swept, facts=facts, front=front(swept.results, shared))
-
-
-def clashes(one: Swept, other: Swept) -> list[str]:
-    """What is not alike and makes figures of the two sweeps no measure of each other."""
-    said = []
-    for key, what in JUDGED_BY.items():
-        mine, theirs = used(one.results, key), used(other.results, key)
-        if mine != theirs:
-            said.append(f"Not comparable as it is: the {what} differs (A: {mine}; B: {theirs}).")
-    versions = [str(swept.facts.get("versions", {}).get("snnsweep")) for swept in (one, other)]
-    if versions[0] != versions[1]:
-        said.append(f"They ran with different versions of snnsweep (A: {versions[0]}; B: {versions[1]}).")
-    return said
+    return replace(swept, facts=facts, front=front(swept.results, shared), confirmed=None)
 
 
 def _fronts(pair: tuple[Swept, Swept]) -> Section:

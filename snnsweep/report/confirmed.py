@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from snnsweep.report.charts import Axis, Chart, Series, Table
-from snnsweep.report.data import MOST
+from snnsweep.report.data import MOST, Swept, spread
 from snnsweep.report.palette import line_looks
 from snnsweep.report.trials import axis_of
 from snnsweep.results.words import number
@@ -14,11 +12,28 @@ from snnsweep.results.words import number
 WHEN = {"before": "search", "after": "confirmed"}
 
 
+def coverage(swept: Swept) -> str:
+    """How many members of today's front the confirmation judged, and who of those has left it since; "" without one."""
+    if swept.confirmed is None:
+        return ""
+    judged = {one["trial_id"] for one in swept.confirmed["members"]}
+    members = set(swept.front.get("trial_id", []))
+    top = swept.confirmed.get("top", "front")
+    asked = "" if top == "front" else f" (--top {top}: the best in {next(iter(swept.objectives))} alone)"
+    said = f"{len(judged & members)} of the {len(members)} members of today's front were in the confirmation{asked}"
+    left = sorted(judged - members)
+    return said + (f"; {len(left)} that were are not on it any more: {', '.join(left)}" if left else "")
+
+
+def fits(swept: Swept) -> bool:
+    """Whether the confirmation judged today's front, all of it and nothing else; so where there is none."""
+    report = swept.confirmed
+    return report is None or {one["trial_id"] for one in report["members"]} == set(swept.front.get("trial_id", []))
+
+
 def slope_charts(report: Mapping[str, Any]) -> list[Chart]:
     """For each objective the members' figures before and after; who has no figure after has a point alone."""
-    members = report["members"]
-    places = sorted({round(place) for place in np.linspace(0, len(members) - 1, min(MOST, len(members)))})
-    drawn = [members[place] for place in places]
+    drawn = spread(report["members"])
     charts = []
     for count, name in enumerate(report["objectives"], start=1):
         series = []
@@ -58,6 +73,8 @@ def confirmed_words(report: Mapping[str, Any]) -> list[str]:
         f"{report['suite']} with at most {samples} samples; intervals after: {report['interval']}. A member with a "
         "failed or infeasible pair leaves the front."
     ]
+    if len(report["members"]) > MOST:
+        said.append(f"Of {len(report['members'])} members {MOST} are drawn, evenly over the front; the table has all.")
     pairs = report["pairs"]
     if pairs["ended"] < pairs["asked"]:
         return [

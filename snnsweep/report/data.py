@@ -1,7 +1,7 @@
 """What a sweep's folder says, read once, for everything that a report shows."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from snnsweep import lines
 from snnsweep.errors import UserError
 from snnsweep.result import Direction
 from snnsweep.results.files import line
+from snnsweep.results.folder import RESULTS, journal_of
 from snnsweep.results.front import front, numbers
 from snnsweep.results.ranking import reference_point
 from snnsweep.results.store import load_mixes, load_results, load_sweep
@@ -71,9 +72,7 @@ class Swept:
     @cached_property
     def members(self) -> list[dict[Any, Any]]:
         """Rows of the front whose lines are drawn: all, or `MOST` spread evenly over it."""
-        rows = self.front.to_dict("records")
-        places = sorted({round(place) for place in np.linspace(0, len(rows) - 1, min(MOST, len(rows)))})
-        return [rows[place] for place in places]
+        return spread(self.front.to_dict("records"))
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -92,9 +91,26 @@ def read(folder: Path) -> Swept:
     Raises:
         UserError: there is no sweep, or a file of it cannot be read.
     """
-    facts, results = load_sweep(folder), load_results(folder)
+    facts, results = load_sweep(folder), _in_order(folder, load_results(folder))
     found = front(results, facts["objectives"])
     return Swept(folder, facts, results, found, load_mixes(folder), _epochs(folder), _confirmed(folder))
+
+
+def _in_order(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
+    """By the last row of each trial: one that was interrupted, and resumed, has ended where it did at last."""
+    last: dict[str, int] = {}
+    for place, entry in enumerate(lines.after(journal_of(folder / RESULTS), holding=b'"trial_id"')):
+        if entry.said is not None:
+            last[str(entry.said.get("trial_id"))] = place
+    if not last or results.empty:
+        return results
+    return results.iloc[results["trial_id"].map(last).fillna(-1).to_numpy().argsort(kind="stable")]
+
+
+def spread(rows: Sequence[Any]) -> list[Any]:
+    """All of them, or `MOST`, evenly over them."""
+    places = sorted({round(place) for place in np.linspace(0, len(rows) - 1, min(MOST, len(rows)))})
+    return [rows[place] for place in places]
 
 
 def reference_of(*sweeps: Swept) -> dict[str, float] | None:

@@ -9,6 +9,7 @@ import pandas as pd
 from snnsweep import __version__, registry
 from snnsweep.config import DEFAULTS
 from snnsweep.report.charts import Table
+from snnsweep.report.confirmed import coverage, fits
 from snnsweep.report.data import Swept
 from snnsweep.results.words import number, value
 
@@ -63,7 +64,7 @@ def _unusual(rows: pd.DataFrame, key: str) -> bool:
 def _threat(rows: pd.DataFrame) -> Iterator[str]:
     sizes = used(rows, "robust_accuracy/n")
     yield (
-        f"Threat: norm {used(rows, 'threat.norm')}, eps {used(rows, 'threat.eps')} of the pixel range [0, 1], "
+        f"Threat: norm {used(rows, 'threat.norm')}, eps {used(rows, 'threat.eps')} {_scale(rows)}, "
         f"perturbing the {used(rows, 'threat.space')} input; {sizes} attacked samples; suite "
         f"{used(rows, 'attack.suite')}."
     )
@@ -72,6 +73,14 @@ def _threat(rows: pd.DataFrame) -> Iterator[str]:
             yield f"Suite {suite} is {', '.join(f'{label} ({attack}, {rule})' for label, attack, rule in steps)}."
         else:
             yield f"Suite {suite} is the space's own, or not of this version of snnsweep: see the space's text."
+
+
+def _scale(rows: pd.DataFrame) -> str:
+    """What eps is measured in."""
+    scales = {"pixel": "of the pixel range [0, 1]", "encoded": "in units of the encoded input"}
+    return (
+        " or ".join(scales.get(str(one), "of an unknown scale") for one in _values(rows, "threat.space")) or "unknown"
+    )
 
 
 def suite_steps(suite: str) -> list[tuple[str, str, str]]:
@@ -127,9 +136,11 @@ def _confirmation(swept: Swept) -> Iterator[str]:
         yield "The front was not confirmed with fresh seeds on the test split."
         return
     seeds = ", ".join(map(str, said["seeds"])) or "none (the stored models)"
+    how = "was confirmed" if said["front_after"] is not None else "was to be confirmed, which has not ended,"
     yield (
-        f"The front was confirmed on the {said['split']} split: {len(said['members'])} members, fresh seeds {seeds}, "
-        f"suite {said['suite']} on at most {', '.join(map(str, said['samples']))} samples."
+        f"{'The front' if fits(swept) else 'Part of the front'} {how} on the {said['split']} split: "
+        f"{coverage(swept)}; fresh seeds {seeds}, suite {said['suite']} on at most "
+        f"{', '.join(map(str, said['samples']))} samples."
     )
 
 

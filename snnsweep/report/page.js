@@ -5,12 +5,12 @@
   const coarse = matchMedia("(pointer: coarse)");
   const options = { responsive: true, displayModeBar: false, scrollZoom: false };
 
-  // A colour stands as "@name" in a chart.
-  const paint = (part, palette) => {
-    if (typeof part === "string") return part[0] === "@" && palette[part.slice(1)] || part;
-    if (Array.isArray(part)) return part.map((one) => paint(one, palette));
+  // A colour stands as "@name" in a chart; any other text, as a category, is left alone.
+  const paint = (part, palette, colour = false) => {
+    if (typeof part === "string") return colour && part[0] === "@" && palette[part.slice(1)] || part;
+    if (Array.isArray(part)) return part.map((one) => paint(one, palette, colour));
     if (part === null || typeof part !== "object") return part;
-    return Object.fromEntries(Object.entries(part).map(([name, one]) => [name, paint(one, palette)]));
+    return Object.fromEntries(Object.entries(part).map(([name, one]) => [name, paint(one, palette, /color(scale)?$/.test(name))]));
   };
 
   const webgl = (() => {

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from snnsweep.report.charts import Chart, Dimension, Ends, Series, Value
 from snnsweep.report.data import Swept
-from snnsweep.report.palette import BLUE, GREY, LIGHT, Look
+from snnsweep.report.palette import BLUE, GREY, LIGHT, VERMILION, Look
 from snnsweep.report.saving import save
 from snnsweep.report.sections import sections
 
@@ -51,16 +51,27 @@ def write(swept: Swept, kind: str) -> list[Path]:
     Raises:
         SnnSweepError: a file cannot be written.
     """
-    charts = [chart for part in sections(swept) for chart in part.charts]
-    return [save(swept.folder / "report" / f"{chart.name}.{kind}", encoded(chart, kind)) for chart in charts]
+    charts, said = [chart for part in sections(swept) for chart in part.charts], mark(swept)
+    return [save(swept.folder / "report" / f"{chart.name}.{kind}", encoded(chart, kind, said)) for chart in charts]
 
 
-def encoded(chart: Chart, kind: str) -> bytes:
-    """A chart as the content of a file."""
+def mark(swept: Swept) -> str:
+    """What a picture has to say of its sweep, since it is passed on without the page; "" for nothing."""
+    said = ["smoke run: the figures mean nothing"] if swept.facts["smoke"] else []
+    if swept.facts["status"] != "finished":
+        said.append(f"not finished: {len(swept.results)} trials have ended")
+    return "; ".join(said)
+
+
+def encoded(chart: Chart, kind: str, said: str = "") -> bytes:
+    """A chart as the content of a file, with what has to be said above it."""
     sink = io.BytesIO()
     dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind, {})  # the same rows, the same file
     with mpl.rc_context(STYLE):
-        picture(chart).savefig(sink, format=kind, dpi=300, facecolor="white", metadata=dates)
+        figure = picture(chart)
+        if said:
+            figure.suptitle(said, fontsize=7, color=LIGHT[VERMILION])
+        figure.savefig(sink, format=kind, dpi=300, facecolor="white", metadata=dates)
     return sink.getvalue()
 
 

@@ -14,7 +14,7 @@ from snnsweep.results.ranking import hypervolume
 
 MANY = 40  # places, at most, where a hypervolume of four objectives or more is computed: each takes long
 OTHERS = 100  # trials off the front whose training is drawn
-LEFT_OUT = ("time/", "train/lr")
+LEFT_OUT = ("time/", "system/", "train/lr")
 
 
 def hypervolume_charts(swept: Swept) -> list[Chart]:
@@ -24,7 +24,7 @@ def hypervolume_charts(swept: Swept) -> list[Chart]:
     places, volumes = growth(swept, swept.reference)
     hours = [0.0, *accumulate(second / 3600 for second in worker_seconds(swept))]
     look, y = Look(BLUE), Axis("hypervolume", low=0)
-    gpus = float(swept.facts.get("gpus_per_trial") or 0)
+    gpus = gpus_of(swept) or 0
     unit = "GPU-hours" if gpus else "worker-hours"
     spent = [hours[place] * (gpus or 1) for place in places]
     trials: list[Value] = [*places]
@@ -34,6 +34,14 @@ def hypervolume_charts(swept: Swept) -> list[Chart]:
         Chart("hypervolume-hours", f"Hypervolume over {unit}", [Series("hypervolume", spent, volumes, look, "steps")],
               Axis(f"{unit} of the trials that have ended"), y),
     ]  # fmt: skip
+
+
+def gpus_of(swept: Swept) -> float | None:
+    """GPUs of each trial; None where a resumed sweep changed them: which trial had how many is not known."""
+    resumed = swept.facts.get("resumed", [])
+    known = {float(start["gpus_per_trial"] or 0) for start in (swept.facts, *resumed) if "gpus_per_trial" in start}
+    asked = any(str(word).startswith("--gpus-per-trial") for start in resumed for word in start.get("command") or ())
+    return None if asked or len(known) > 1 else next(iter(known), 0.0)
 
 
 def growth(swept: Swept, reference: Mapping[str, float]) -> tuple[list[int], list[float]]:

@@ -31,8 +31,13 @@ def eps_chart(swept: Swept) -> Chart | None:
             )
         )
     threats = {f"{rows[trial]['threat.norm']}, {rows[trial]['threat.space']}" for trial in curves}
+    counts = (rows[one].get(f"{column}/n") for one, found in curves.items() for column in found.values())
+    sizes = {int(n) for n in counts if n is not None and not missing(n)}
+    counted = f" (n = {' or '.join(map(str, sorted(sizes)))})" if sizes else ""
     x = Axis(f"eps ({'; '.join(sorted(threats))})", low=0)
-    return Chart("robust-over-eps", "Robust accuracy over eps", series, x, Axis("share that stands", low=0, high=1))
+    return Chart(
+        "robust-over-eps", "Robust accuracy over eps", series, x, Axis(f"share that stands{counted}", low=0, high=1)
+    )
 
 
 def eps_curve(row: Row) -> dict[float, str]:

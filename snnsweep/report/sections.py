@@ -1,14 +1,16 @@
 """The sections of a sweep's report, in the order in which they are read."""
 
+import pandas as pd
+
 from snnsweep.report.charts import Axis, Chart, Section, Series, Table
 from snnsweep.report.citation import citation
-from snnsweep.report.confirmed import confirmed_table, confirmed_words, slope_charts
+from snnsweep.report.confirmed import confirmed_table, confirmed_words, coverage, slope_charts
 from snnsweep.report.data import MOST, Swept
 from snnsweep.report.methods import caveats, methods, suite_steps, thresholds
 from snnsweep.report.palette import BLUE, Look
-from snnsweep.report.progress import OTHERS, hypervolume_charts, training_charts, untimed
+from snnsweep.report.progress import OTHERS, gpus_of, hypervolume_charts, training_charts, untimed
 from snnsweep.report.robustness import eps_chart, layer_charts
-from snnsweep.report.trials import FEW, front_charts, parallel_chart
+from snnsweep.report.trials import FEW, drawable, front_charts, parallel_chart
 from snnsweep.report.words import audit_table, ends_table, front_table, mixes_table
 from snnsweep.results.words import number
 from snnsweep.sweep.importance import MOST as FITTED
@@ -36,7 +38,7 @@ def sections(swept: Swept) -> list[Section]:
 
 
 def _front(swept: Swept) -> Section:
-    lost = sum(count for status, count in swept.counts.items() if status in ("failed", "stopped"))
+    lost = len(swept.results) - len(drawable(swept.results, list(swept.objectives)))
     about = [
         "Each point is a trial. Large, filled marks are on the front; small ones are beaten; hollow ones are "
         "infeasible. Colour and mark say what the audit found. Bars are 95 % intervals over samples, of the front "
@@ -54,7 +56,10 @@ def _front(swept: Swept) -> Section:
             )
         )
     if lost:
-        about.append(f"{lost} trials failed or were stopped early: they have no figures of the end, and are not drawn.")
+        about.append(
+            f"{lost} trials have no figure for some objective (failed, stopped early, or none could be measured), "
+            "and are not drawn; they are listed below."
+        )
     return Section("front", "The front", about, front_charts(swept))
 
 
@@ -124,6 +129,8 @@ def _hypervolume(swept: Swept) -> Section:
         "Hours are those measured in training and attacks, summed over the trials in the order of ending, and not "
         "the wall clock; of a trial that was stopped only its epochs are counted.",
     ]
+    if gpus_of(swept) is None:
+        about.append("GPUs a trial were given anew when it was resumed: the hours are those of workers.")
     if lost := untimed(swept):
         about.append(f"{lost} trials left no times: the hours are too low by theirs.")
     return Section("hypervolume", title, about, charts)
@@ -142,8 +149,8 @@ def _eps(swept: Swept) -> Section:
             ],
         )
     about = [
-        "What stands under the suite's PGD with the training surrogate alone, on the first samples only (64 at "
-        "most), at 0, a quarter, a half, once and twice the eps of the threat. It is the audit's probe, weaker than "
+        "What stands under the suite's PGD with the training surrogate alone, on the first samples only (n at the "
+        "axis), at 0, a quarter, a half, once and twice the eps of the threat. It is the audit's probe, weaker than "
         "the suite: robust accuracy may be lower. A curve that stays up where eps grows large is a sign of a bad "
         "gradient, not of strength." + _drawn(swept)
     ]
@@ -189,12 +196,12 @@ def _confirmed(swept: Swept) -> Section:
         return Section(
             "confirmed", title, [f"{said} snnsweep confirm {swept.folder} trains it again, and uses the test split."]
         )
-    about = [*([report["warning"]] if report["warning"] else []), *confirmed_words(report)]
+    about = [*([report["warning"]] if report["warning"] else []), f"{coverage(swept)}.", *confirmed_words(report)]
     return Section("confirmed", title, about, slope_charts(report), [confirmed_table(report)])
 
 
 def _ends(swept: Swept) -> Section:
-    title, table = "Trials that did not finish", ends_table(swept)
+    title, table = "Trials that cannot be on the front", ends_table(swept)
     if table is None:
         return Section(
             "ends",
@@ -202,8 +209,8 @@ def _ends(swept: Swept) -> Section:
             ["Every trial that ended has finished with figures." if len(swept.results) else "None ended."],
         )
     about = [
-        "Failed, infeasible and stopped trials, by the first line of their cause; tracebacks are in errors/ of the "
-        "folder."
+        "Failed, infeasible and stopped trials, and those that finished without a figure for some objective, by the "
+        "first line of their cause; tracebacks are in errors/ of the folder."
     ]
     return Section("ends", title, about, tables=[table])
 
@@ -224,7 +231,7 @@ def _methods(swept: Swept) -> Section:
         "What a paper has to say, as the sweep recorded it. Read it over: it knows nothing of why.",
         *caveats(swept),
     ]
-    suites = sorted({str(suite) for suite in swept.results.get("attack.suite", [])})
+    suites = sorted({str(suite) for suite in swept.results.get("attack.suite", pd.Series(dtype=object)).dropna()})
     steps = [(suite, *step) for suite in suites for step in suite_steps(suite)]
     tables = [Table("The suites", ("suite", "step", "attack", "gradient rule"), steps)] if steps else []
     checks = thresholds(swept)

@@ -2,16 +2,19 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from textwrap import wrap
 from typing import Any
 
 import pandas as pd
 
 from snnsweep.report.charts import Table
+from snnsweep.report.confirmed import coverage, fits
 from snnsweep.report.data import Row, Swept
+from snnsweep.report.judged import mixed
 from snnsweep.result import PASS
 from snnsweep.results.front import numbers
-from snnsweep.results.words import number, value, with_interval
+from snnsweep.results.words import missing, number, value, with_interval
 
 PLENTY = 20  # trials that a table names in one cell, at most
 NARROW = 40  # characters in a line of what a point shows, which a panel would cut off
@@ -89,6 +92,9 @@ def banners(swept: Swept) -> list[str]:
             f"{swept.counts['infeasible']} trials are infeasible: their figures cannot be believed, and none is on "
             "the front."
         )
+    said += mixed(swept)
+    if not fits(swept):
+        said.append(f"The confirmation is not one of the whole front as it is now: {coverage(swept)}.")
     spaces = swept.results["space_sha256"].nunique() if "space_sha256" in swept.results else 1
     if spaces > 1:
         said.append(f"The trials ran with {spaces} texts of the space: it was changed while the sweep was resumed.")
@@ -122,11 +128,12 @@ def audit_table(swept: Swept) -> Table | None:
 
 
 def ends_table(swept: Swept) -> Table | None:
-    """Failed, infeasible and stopped trials by the first line of their cause; None where there are none."""
+    """Trials that the front is not chosen from, by the first line of their cause; None where there are none."""
     grouped: dict[tuple[str, str], list[str]] = {}
+    able = set(swept.finished.get("trial_id", []))
     for row in swept.results.to_dict("records"):
-        if row["status"] != "finished":
-            first = str(row.get("cause") or "no cause was recorded").strip().partition("\n")[0]
+        if row["trial_id"] not in able:
+            first = str(row.get("cause") or _lacks(swept, row)).strip().partition("\n")[0]
             grouped.setdefault((row["status"], first), []).append(row["trial_id"])
     rows = [
         [status, cause, str(len(trials)), ", ".join(trials[:PLENTY]) + (", ..." if len(trials) > PLENTY else "")]
@@ -137,6 +144,13 @@ def ends_table(swept: Swept) -> Table | None:
         if rows
         else None
     )
+
+
+def _lacks(swept: Swept, row: Row) -> str:
+    if row["status"] != "finished":
+        return "no cause was recorded"
+    lacking = [name for name in swept.objectives if missing(row.get(name)) or not isfinite(row[name])]
+    return f"finished without a figure for {', '.join(lacking)}"
 
 
 def mixes_table(swept: Swept) -> Table | None:

@@ -9,10 +9,24 @@ import pandas as pd
 
 from snnsweep.config import DEFAULTS
 
+JUDGED_BY = {  # config keys that two figures have to share to stand side by side, and what they are
+    "data.name": "data set",
+    "data.path": "data files",
+    "threat.norm": "norm of the threat",
+    "threat.eps": "eps of the threat",
+    "threat.space": "space of the threat",
+    "attack.suite": "suite",
+    "attack.samples": "number of samples to attack",
+}
+EXACT = 10**15  # below which a float holds every whole number
+
 
 def number(figure: Any) -> str:
-    """Four significant digits; "-" where there is no figure."""
-    return "-" if missing(figure) else f"{float(figure):.4g}"
+    """A whole number in full, else four significant digits; "-" where there is no figure."""
+    if missing(figure):
+        return "-"
+    given = float(figure)
+    return str(int(given)) if given.is_integer() and abs(given) < EXACT else f"{given:.4g}"
 
 
 def value(key: str, given: Any) -> str:
@@ -35,8 +49,15 @@ def with_interval(row: Mapping[Any, Any], name: str) -> str:
 
 
 def varied_keys(results: pd.DataFrame) -> list[str]:
-    """The config keys that take more than one value."""
-    return [key for key in DEFAULTS if key in results and results[key].map(repr).nunique() > 1]
+    """The config keys that take more than one value.
+
+    A trial without a config, since its space raised, has none for keys that always have a value: that is no choice.
+    """
+    keys = [key for key in DEFAULTS if key in results]
+    always = [key for key in keys if DEFAULTS[key] is not None]
+    whole = results[results[always].notna().all(axis=1)]
+    told = {key: results[key].dropna() if key in always else whole[key] for key in keys}
+    return [key for key in keys if told[key].map(repr).nunique() > 1]
 
 
 def missing(figure: Any) -> bool:

@@ -17,13 +17,12 @@ from snnsweep.measurement import Measurement
 from snnsweep.models import SNN
 from snnsweep.models.mix import Mix
 from snnsweep.results import store
+from snnsweep.results.words import JUDGED_BY
 from snnsweep.sweep.checkpoints import newest_first, place_of, read_newest
 from snnsweep.sweep.space import space_then, text_of
 from snnsweep.tracking.address import artifacts_of, kept
 from snnsweep.tracking.mlflow import Tracker
 
-# What two figures have to share to stand side by side.
-JUDGED_BY = ("data.name", "data.path", "threat.norm", "threat.eps", "threat.space", "attack.suite", "attack.samples")
 _LOGGER = logging.getLogger("snnsweep")
 
 

@@ -43,6 +43,7 @@ def swept(real_rows: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
             for name in ("gradient_sparsity", "gradient_sparsity/low", "gradient_sparsity/high"):
                 row[name] /= 4
             row["gradient_sparsity/zero_share/<u>layer</u>"] = 0.5
+            row["gradient_sparsity/zero_share/@orange"] = 0.5
     folder = write_sweep(tmp_path_factory.mktemp("sweeps") / "digits", [*rows, *others])
     journal = Journal(folder, "run")
     for trial, history in epochs.items():

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made import made_up, write_sweep
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from snnsweep.report import compare, page
+from snnsweep.report import compare, data, page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
@@ -106,6 +107,12 @@ def test_a_point_tells_its_trial(desktop: tuple[Page, list[str]]) -> None:
         assert re.search(r"robust_accuracy [\d.]+ \[", text)
 
 
+def test_a_text_like_a_colour_stays(desktop: tuple[Page, list[str]]) -> None:
+    view, _ = desktop
+    layers = view.evaluate("""() => document.getElementById("chart-layers-zeros").data.flatMap((one) => one.x)""")
+    assert "@orange" in layers
+
+
 def test_tab_reaches_every_control(desktop: tuple[Page, list[str]]) -> None:
     view, _ = desktop
     wanted = view.evaluate(
@@ -188,9 +195,15 @@ def test_without_webgl_the_page_says_so(play: Any, address: str) -> None:
     browser.close()
 
 
-def test_two_sweeps_are_drawn(browser: Browser, swept: Path) -> None:
-    view, wrong = opened(browser, compare.write(swept, swept).as_uri())
+def test_two_sweeps_are_drawn(browser: Browser, swept: Path, tmp_path: Path) -> None:
+    other = write_sweep(tmp_path / "other", made_up(8, seed=9))
+    view, wrong = opened(browser, compare.write(swept, other).as_uri())
     assert wrong == []
+    for name, sweep in (("A (digits)", swept), ("B (other)", other)):
+        drawn = view.evaluate(
+            """(name) => document.getElementById("chart-fronts-1").data.find((one) => one.name === name).x""", name
+        )
+        assert drawn == pytest.approx(data.read(sweep).front["clean_accuracy"].tolist(), rel=1e-4)
     assert view.locator("[data-drawn=yes]").count() == 4
     assert view.evaluate("window.hacked") is None
     view.context.close()

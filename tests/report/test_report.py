@@ -190,6 +190,7 @@ def test_eps_curves_begin_with_clean_and_are_those_of_the_rows(real_rows: Any, s
     rows = [row for row in real_rows[0] if row["status"] != "failed"]
     chart = eps_chart(data.read(sweep_of("real", [row | {"status": "finished"} for row in rows])))
     assert chart is not None
+    assert chart.y.label == "share that stands (n = 32)"
     by_trial = {row["trial_id"]: row for row in rows}
     for series in chart.series:
         row = by_trial[series.name]
@@ -253,8 +254,14 @@ def test_sweeps_without_a_finished_trial(statuses: list[str], sweep_of: Made) ->
         for i, status in enumerate(statuses)
     ]
     folder = sweep_of("empty", rows)
-    assert "figures" in page.write(folder).read_text()
-    assert paper.write(data.read(folder), "png") is not None
+    read, html = data.read(folder), page.write(folder).read_text()
+    ended = "none is on the front" if statuses else "No trial has ended, so nothing is known yet."
+    assert ended in html
+    assert "No trial has finished, so there is no hypervolume yet." in html
+    assert read.finished.empty
+    listed = [row[:2] for part in sections(read) if part.name == "ends" for one in part.tables for row in one.rows]
+    assert sorted(listed) == sorted([row["status"], row["cause"].partition("\n")[0]] for row in rows)
+    assert paper.write(read, "png") == [folder / "report" / f"{chart.name}.png" for chart in charts_of(read)]
 
 
 @pytest.mark.parametrize(

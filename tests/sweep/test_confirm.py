@@ -91,7 +91,9 @@ def figures(row: dict) -> dict:
 def confirmed(folder: Path) -> dict:
     shown = call(folder, "--seeds", "1", "--suite", "quick", "--samples", "40", "--json")
     assert shown.exit_code == 0, shown.output
-    return json.loads(shown.stdout)
+    said = json.loads(shown.stdout)
+    assert "The front was not confirmed" not in Path(said.pop("report")).read_text()
+    return said
 
 
 def test_members_are_trained_again_with_a_fresh_seed_and_judged_on_the_test_split(
