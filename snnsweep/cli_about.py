@@ -39,7 +39,7 @@ def list_parts(kind: str | None, as_json: bool) -> None:
 
 @click.command(cls=Command)
 @SWEEP
-@click.option("--port", type=int, default=5000, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @options("storage", "json")
 def ui(sweep: str, port: int, storage: Path, as_json: bool) -> None:
     """Open the MLflow UI of SWEEP on this machine (127.0.0.1)."""

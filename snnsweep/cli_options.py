@@ -29,7 +29,7 @@ class Command(click.Command):
             except click.BadParameter as error:
                 mistakes.append(error.format_message())
         ctx.params.clear()
-        if len(mistakes) > 1 and not ctx.resilient_parsing and "--help" not in args:
+        if len(mistakes) > 1 and not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
             raise click.UsageError("\n".join(mistakes), ctx)
         return super().parse_args(ctx, args)
 
@@ -49,7 +49,9 @@ class Commands(click.Group):
             with told_before_it_runs():
                 return super().invoke(ctx)
         except SnnSweepError as error:
-            click.echo(f"error: {error}", err=True)
+            from snnsweep.tracking.address import redacted  # a space's own error may name an address
+
+            click.echo(f"error: {redacted(str(error))}", err=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)

@@ -26,8 +26,11 @@ def examine(storage: Path) -> Iterator[Finding]:
 
 def disk(storage: Path, little: float = LITTLE_DISK) -> Finding:
     """Free space where sweeps go."""
-    there = next(path for path in (storage.resolve(), *storage.resolve().parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    try:
+        there = next(path for path in (storage.resolve(), *storage.resolve().parents) if path.exists())
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return Finding("disk for sweeps", f"{storage} cannot be looked at: {error.strerror}", "give another --storage")
     mend = "" if free > little else "free some space, or give another --storage"
     return Finding("disk for sweeps", f"{free / 1e9:.0f} GB free at {there}", mend)
 

@@ -5,6 +5,7 @@ import stat
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,8 +31,12 @@ def examine() -> Iterator[Finding]:
 
 def token() -> Finding:
     """Ray writes the token of a local cluster with the umask's mode."""
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    if not path.exists():
+    try:
+        path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+        there = path.exists()
+    except (OSError, RuntimeError) as error:  # no home, or no right to look
+        return Finding("Ray's token", f"cannot be looked for: {error}")
+    if not there:
         return Finding("Ray's token", "none yet: the first local cluster writes one")
     open_to_others = bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
     return Finding("Ray's token", str(path), f"chmod 600 {path}" if open_to_others else "")
@@ -75,10 +80,11 @@ def _wants_a_token(host: str, port: int) -> bool | None:
     """None where nobody answers."""
     try:
         address = f"[{host}]" if ":" in host else host
-        urllib.request.urlopen(f"http://{address}:{port}/api/jobs/", timeout=PATIENCE_S).close()
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy's answer says nothing of it
+        direct.open(f"http://{address}:{port}/api/jobs/", timeout=PATIENCE_S).close()
     except urllib.error.HTTPError as error:
         return error.code in (401, 403)
-    except OSError:
+    except (OSError, HTTPException):
         return None
     return False
 
@@ -90,17 +96,21 @@ def mlflow(uri: str) -> Finding:
     what, only = "MLFLOW_TRACKING_URI", "a sweep goes there with --tracking-uri alone"
     if not uri.startswith(("http://", "https://")):
         return Finding(what, f"{redacted(uri)}; {only}")
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        return Finding(what, f"{redacted(uri)} is no address: {error}", f"unset {what}")
     place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
     try:
         urllib.request.urlopen(f"{place}/health", timeout=PATIENCE_S).close()
     except urllib.error.HTTPError as error:
         if error.code == 403:
-            mend = f"start it there with --allowed-hosts {parts.hostname}"
+            mend = f"start it there with --allowed-hosts {host}"
             return Finding(what, f"{place} answers 403 (its Host check)", mend)
         return Finding(what, f"{place} answers {error.code}; {only}")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        mend = f"start it there: mlflow server --host 127.0.0.1 --port {parts.port or 5000}   # or: unset {what}"
+        mend = f"start it there: mlflow server --host 127.0.0.1 --port {port or 5000}   # or: unset {what}"
         return Finding(what, f"{place} does not answer ({reason})", mend)
     return Finding(what, f"{place} answers; {only}")

@@ -26,4 +26,8 @@ def about(name: str) -> str:
 def find(given: Path | str) -> Path:
     """The file that a user means: of that path or, where there is none, of that name."""
     path = Path(given)
-    return folder() / f"{path}.py" if not path.is_file() and str(given) in names() else path
+    try:
+        there = path.is_file()
+    except OSError:  # a name that is too long for a file
+        there = False
+    return folder() / f"{path}.py" if not there and str(given) in names() else path

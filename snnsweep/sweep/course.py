@@ -1,5 +1,8 @@
 """What the sweep's run in MLflow shows of its course, over the trials that ended."""
 
+from typing import get_args
+
+from snnsweep.result import Status
 from snnsweep.results.ranking import is_share
 from snnsweep.sweep.progress import Progress
 
@@ -11,7 +14,7 @@ def course(progress: Progress) -> dict[str, float]:
     with the trials, and no two of its values could be compared: then there is none.
     """
     found: dict[str, float] = {"front_size": progress.front_size}
-    found |= {f"trials/{status}": count for status, count in progress.ended.items()}
+    found |= {f"trials/{status}": progress.ended.get(status, 0) for status in get_args(Status)}
     found |= {f"best/{name}": value for name, (value, _) in progress.best.items()}
     if all(map(is_share, progress.objectives)):
         volume = progress.hypervolume

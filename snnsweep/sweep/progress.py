@@ -12,7 +12,7 @@ import numpy as np
 
 from snnsweep.result import Direction, Result, Status
 from snnsweep.results.front import RunningFront
-from snnsweep.results.ranking import hypervolume, reference_point
+from snnsweep.results.ranking import hypervolume, is_share, reference_point
 
 RECENT = 500  # trials from which the time that is left is estimated, again and again
 ROUNDS = 3  # of the slots are played through for that; by then no slot is ahead of the others any more
@@ -81,6 +81,11 @@ class Progress:
         return len(self._front)
 
     @property
+    def front(self) -> list[str]:
+        """The front's members so far, the best in the first objective first."""
+        return self._front.members
+
+    @property
     def left_s(self) -> float | None:
         """Seconds left; None until a trial has ended in this start of the sweep.
 
@@ -145,7 +150,11 @@ class Progress:
             return
         for name, way in self.objectives.items():
             value, known = row.get(name), self.best.get(name)
-            if value is not None and (known is None or (value > known[0] if way == "maximize" else value < known[0])):
+            if (
+                value is not None
+                and np.isfinite(value)
+                and (known is None or (value > known[0] if way == "maximize" else value < known[0]))
+            ):
                 self.best[name] = (value, trial_id)
         if self.has_front:
             self._compare(trial_id, row)
@@ -156,5 +165,9 @@ class Progress:
         ]
         if self.objectives and np.isfinite(point).all():
             self._points[trial_id] = point
+            before = self._front.points
             self._front.add(row)
-            self._volume = None
+            if not np.array_equal(self._front.points, before) or not all(
+                map(is_share, self.objectives)
+            ):  # or the reference moved
+                self._volume = None

@@ -117,6 +117,11 @@ def check_checkpoints(uri: str) -> None:
     Raises:
         UserError: it cannot be written to from here; the reason in one line. Or not every host sees the folder.
     """
+    if redacted(uri) != uri:
+        raise UserError(
+            f"--checkpoints {redacted(uri)}: credentials come from the environment (AWS_ACCESS_KEY_ID, "
+            "GOOGLE_APPLICATION_CREDENTIALS, ...), not from the address, which is written to the sweep's folder"
+        )
     problems: list[str] = [f"no answer in {BUCKET_S} s"]
     attempt = Thread(target=_try, args=(uri, problems), daemon=True)  # there is no other way to give up on pyarrow
     attempt.start()

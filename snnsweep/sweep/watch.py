@@ -70,6 +70,7 @@ class Recorder(tune.Callback):
         self._at_rung: dict[str, dict[str, float]] = {}  # what was measured at the last one
         self._open: dict[str, Trial] = {}
         self._met = 0
+        self._front: list[str] = []  # as MLflow was told
         self._digests: set[str] = set()  # of data sets that the sweep's run has
 
     def __getstate__(self) -> dict[str, Any]:
@@ -216,7 +217,11 @@ class Recorder(tune.Callback):
             self._stop_for(error)
             return
         self.progress.note(name, result)
-        self.spool.log_course(self.progress.done, course(self.progress))
+        if result.cause not in OPEN_ENDED:  # else a resumed sweep goes on with it: it has not ended for good
+            self.spool.log_course(self.progress.done, course(self.progress))
+        if (members := self.progress.front) != self._front:
+            self._front = members
+            self.spool.mark_front(members)
         self.listener(self.progress)
 
     def _say_sets(self, name: str, sets: list[dict[str, Any]]) -> None:

@@ -13,10 +13,17 @@ _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SCHEMES = ("http", "https", *_DATABASES, "databricks")
 
 
+_SECRET = re.compile(  # the value of a setting in an address, also of one that was encoded in it
+    r"(?i)((?:[?&;#]|%3B|%26)[\w.-]*?(?:pass(?:wd|word)?|pwd|token|secret|key|sig(?:nature)?|credential)[\w.-]*(?:=|%3D))"
+    r"(?:(?!%3B|%26)[^\s&;'\"])+"
+)
+
+
 def redacted(text: str) -> str:
     """`text` without the user, passwords and tokens of the URIs in it."""
     text = re.sub(r"(?<=://)[^\s/][^\s]*@", "***@", text)
-    return re.sub(r"(?i)([?&;](?:password|pwd|token|secret|api_?key)=)[^\s&;'\"]+", r"\1***", text)
+    text = re.sub(r"(?<=https:/)(?!/)[^\s/]+@|(?<=http:/)(?!/)[^\s/]+@", "***@", text)  # a slash was forgotten
+    return _SECRET.sub(r"\1***", text)
 
 
 def kept(uri: str) -> str:

@@ -36,8 +36,9 @@ class Calls:
         return self._journal.said_last("end_trial")
 
     def modelled(self) -> set[str]:
-        """The trials whose models were said to be logged."""
-        return set(self._journal.said_last("log_model"))
+        """The trials whose models MLflow has, or will be told of: a folder that is left after that failed."""
+        said, waiting = self._journal.said_last("log_model"), self._journal.untold("log_model")
+        return waiting | {trial for trial, one in said.items() if not (self._folder / one["folder"]).is_dir()}
 
     def start_sweep(self, name: str, tags: Mapping[str, Any], params: Mapping[str, Any], note: str) -> None:
         """Go on with the sweep's run, when the sweep is resumed; params that it has stay as they are."""
@@ -54,6 +55,10 @@ class Calls:
     def log_data(self, trial_id: str, sets: Sequence[Mapping[str, Any]]) -> None:
         """As `Tracker.log_data`."""
         self._say("log_data", trial_id=trial_id, sets=list(sets))
+
+    def mark_front(self, members: Sequence[str]) -> None:
+        """As `Tracker.mark_front`."""
+        self._say("mark_front", members=list(members))
 
     def log_course(self, step: int, metrics: Mapping[str, float]) -> None:
         """As `Tracker.log_course`."""

@@ -1,4 +1,4 @@
-"""Data sets as MLflow's run inputs: by name and digest, never their contents."""
+"""Data sets as MLflow's run inputs: by name and digest, without their contents."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -15,7 +15,7 @@ from snnsweep.tracking.words import once
 
 _LOGGER = logging.getLogger("snnsweep")
 _CALLS = frozenset({"start_sweep", "start_trial", "log_epoch", "end_trial", "log_front", "end_sweep"})
-_CALLS |= {"log_data", "log_course", "log_model", "log_confirmed"}
+_CALLS |= {"log_data", "log_course", "log_model", "log_confirmed", "mark_front"}
 
 
 def sync(folder: Path, tracker: Tracker, warn: Callable[[str], None] = _LOGGER.warning) -> int:
@@ -42,9 +42,10 @@ def sync(folder: Path, tracker: Tracker, warn: Callable[[str], None] = _LOGGER.w
     try:
         tracker.attach(journal.run_id)
         while call := journal.next():
-            tell(tracker, folder, call, warn_once)
+            done_with = tell(tracker, folder, call, warn_once)
             journal.done()
-            forget(folder, call)
+            if done_with:
+                forget(folder, call)
     except UserError as error:
         raise UserError(
             f"{error}; {journal.left} of {total} calls in {journal.file} are still to be told: start the server, "
@@ -53,8 +54,11 @@ def sync(folder: Path, tracker: Tracker, warn: Callable[[str], None] = _LOGGER.w
     return total
 
 
-def tell(tracker: Tracker, folder: Path, call: dict[str, Any], warn: Callable[[str], None]) -> None:
+def tell(tracker: Tracker, folder: Path, call: dict[str, Any], warn: Callable[[str], None]) -> bool:
     """One call. What MLflow never takes is warned about.
+
+    Returns:
+        False where what lies in the sweep's folder for it may be wanted again.
 
     Raises:
         Outage: it cannot be told now.
@@ -69,11 +73,12 @@ def tell(tracker: Tracker, folder: Path, call: dict[str, Any], warn: Callable[[s
             said["folder"] = folder / said["folder"]
             if not said["folder"].is_dir():
                 raise ValueError(f"{said['folder']} is gone")
-        getattr(tracker, name)(**said, at=call["at"])
+        return getattr(tracker, name)(**said, at=call["at"]) is not False
     except Outage:
         raise
     except (UserError, AttributeError, KeyError, TypeError, ValueError) as error:
         warn(f"MLflow will not be told all of {call['call']}: {error}")
+        return True
 
 
 def forget(folder: Path, call: dict[str, Any]) -> None:

@@ -59,6 +59,10 @@ class Journal:
         told = [one["said"] for one in found if one is not None and one.get("call") == call]
         return {said["trial_id"]: said for said in told}
 
+    def untold(self, call: str) -> set[str]:
+        """The trials of which MLflow is yet to be told this."""
+        return {str(one["said"]["trial_id"]) for one, _ in self._calls(self._read) if one["call"] == call}
+
     def append(self, call: dict[str, Any]) -> None:
         """Write a call, which has a key `call`. A full disk is warned about, and what it did not take is tried again.
 

@@ -10,12 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlflow.exceptions import MlflowException
+
 from snnsweep.errors import UserError
 from snnsweep.tracking.address import redacted
 from snnsweep.tracking.models import mark, upload
 from snnsweep.tracking.runs import TRIAL_ID, Runs
 
 _LOGGER = logging.getLogger("snnsweep")
+_AGAIN_S = (1.0, 5.0)  # after which a model is tried again
+_NO_MODELS = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")  # a server without them
 _ENDS = {"finished": "FINISHED", "infeasible": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 
 
@@ -138,7 +142,7 @@ class Tracker:
         at, end = at or _now(), _ENDS[status]
         tags = {"status": status, "snnsweep.warnings": "\n".join(warnings), "snnsweep.cause": cause}
         tags |= {"audit": verdict} if verdict else {}
-        tags |= {} if self._runs.on_front(trial_id) else {"pareto": "false"}
+        tags |= {} if self._runs.on_front(trial_id) else {"pareto": "false"}  # until `mark_front` says otherwise
         run_id = self._runs.get(trial_id, at)
         self._runs.log(run_id, at, metrics=metrics, tags=tags, step=step)
         self._runs.close(run_id, end, at)
@@ -164,16 +168,35 @@ class Tracker:
         if models:
             self._of_models("whose trial left the front keep the tag pareto", mark, set(members))
 
-    def log_model(self, trial_id: str, folder: Path, tags: Mapping[str, str], at: int | None = None) -> None:
-        """A member of the front as a LoggedModel of its run; once more replaces it.
+    def mark_front(self, members: Sequence[str], at: int | None = None) -> None:
+        """The tag `pareto` of each ended trial says whether it is on the front so far."""
+        self._runs.mark_front(set(members), at or _now())
+
+    def log_model(self, trial_id: str, folder: Path, tags: Mapping[str, str], at: int | None = None) -> bool:
+        """A member of the front as a LoggedModel of its run; once more replaces it. A momentary failure is tried again.
 
         Args:
             folder: that `models.save` wrote.
+
+        Returns:
+            Whether the folder is done with: it is there, or MLflow will never take it.
         """
         sweep = self._runs.shared.get("snnsweep.sweep", "")
         own = {TRIAL_ID: trial_id, "snnsweep.run": self._runs.sweep, "snnsweep.sweep": sweep, **tags}
-        given = trial_id, folder, own, f"{sweep}-{trial_id}"
-        self._of_models("the weights are in the trials' checkpoints", upload, *given)
+        if not (folder / "MLmodel").is_file():
+            self._warn(f"{folder} holds no model; the weights are in the trials' checkpoints")
+            return True
+        for pause in (*_AGAIN_S, None):
+            try:
+                upload(self._runs, trial_id, folder, own, f"{sweep}-{trial_id}")
+                return True
+            except Exception as error:  # noqa: BLE001 - as for files
+                never = isinstance(error, MlflowException) and error.error_code in _NO_MODELS
+                if never or pause is None:
+                    self._runs.do_without("models", error, "the weights are in the trials' checkpoints")
+                    return never
+                time.sleep(pause)
+        return False
 
     def _of_models(self, kept: str, call: Callable[..., None], *given: Any) -> None:
         """A server may answer and know no models, or have no place for them."""
@@ -200,7 +223,7 @@ class Tracker:
         parent = self._runs.find(member) or self._runs.sweep
         tags = {"snnsweep.member": member, "status": status, "audit": verdict, "snnsweep.cause": cause}
         tags["snnsweep.warnings"] = "\n".join(warnings)
-        known = self._runs.find(pair, parent)
+        known = self._runs.find(pair, parent) or self._runs.find(pair, self._runs.sweep)  # told before the member was
         run_id = known or self._runs.get(pair, at, role="confirm", parent=parent)
         params = self._runs.reopen(run_id, params) if known else params
         self._runs.log(run_id, at, metrics=metrics, params=params, tags=tags)

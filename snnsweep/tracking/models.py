@@ -105,7 +105,7 @@ def mark(runs: Runs, members: set[str]) -> None:
     """
     for model in list(_of(runs, f"tags.`snnsweep.run` = '{runs.sweep}'")):
         said = str(model.tags.get(TRIAL_ID) in members).lower()
-        if model.tags.get("pareto") != said:
+        if model.status == LoggedModelStatus.READY and model.tags.get("pareto") != said:
             runs.client.set_logged_model_tags(model.model_id, {"pareto": said})
 
 
@@ -114,7 +114,7 @@ def _make(runs: Runs, run: Run, name: str, tags: Mapping[str, str]) -> LoggedMod
         runs.experiment_id,
         name=clean(name).translate(_NO_NAME)[:250],
         source_run_id=run.info.run_id,
-        tags=dict(tags),
+        tags={name: said for name, said in tags.items() if name != "pareto"},  # not before its files are there
         params=dict(run.data.params),
         model_type="classifier",
     )

@@ -92,9 +92,10 @@ class Spool(Calls):
         if call is None:
             return False
         self._tracker.attach(self._run_id)
-        tell(self._tracker, self._folder, call, self._warn_once)
+        done_with = tell(self._tracker, self._folder, call, self._warn_once)
         self._journal.done()
-        forget(self._folder, call)
+        if done_with:
+            forget(self._folder, call)
         if self._outage:
             self._outage = ""
             self._warn(f"MLflow answers again; it is told the rest ({self.undelivered} calls)")

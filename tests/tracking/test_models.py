@@ -14,6 +14,7 @@ from serving import children, free_port, history
 from snnsweep import TrialConfig, models
 from snnsweep.config import ImageSpec
 from snnsweep.tracking.deliver import forget, sync
+from snnsweep.tracking.journal import Journal
 from snnsweep.tracking.mlflow import Tracker
 from snnsweep.tracking.models import save
 from snnsweep.tracking.spool import Spool
@@ -96,7 +97,7 @@ def test_a_server_without_models_does_not_hold_up_the_rest(tracker: Tracker, tmp
     patient.start_trial("t0", "t0", {})
     for _ in range(2):
         patient.log_model("t0", tmp_path, {})  # no model lies there, and MLflow answers
-    assert ["takes no models" in text for text in said] == [True]
+    assert ["holds no model" in text for text in said] == [True, True]
 
 
 def test_only_a_models_own_folder_is_deleted(tmp_path: Path) -> None:
@@ -121,3 +122,32 @@ def test_the_machines_figures_are_said_now_and_then_and_at_the_end(interval_s: f
     assert len(said) >= times
     assert all(0 < figures["system/cpu_utilization_percentage"] <= 100 for _, figures in said)
     assert all(abs(step - time.time()) < 120 for step, _ in said)
+
+
+def test_a_moments_failure_loses_no_model(tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snnsweep.tracking.mlflow._AGAIN_S", (0.01,))
+    said: list[str] = []
+    patient = Tracker(tracker._uri, tracker._experiment, warn=said.append)
+    patient.connect()
+    sweep = patient.start_sweep("s", {}, {}, "")
+    patient.start_trial("t0", "t0", {})
+    network, folder, client = torch.nn.Linear(4, 2).eval(), tmp_path / "models" / "t0", patient._runs.client
+    save(network, torch.rand(2, 4), folder, {})
+    sends = [True, True, False]  # fails twice: for good, as far as this process knows; then it goes on
+
+    def upload(*given: str) -> None:
+        if sends.pop(0):
+            raise ConnectionError("503 for a moment")
+        type(client).log_model_artifacts(client, *given)
+
+    monkeypatch.setattr(client, "log_model_artifacts", upload)
+    for left in (True, False):
+        spool = Spool(tmp_path, patient, sweep, said.append)
+        spool.end_sweep("FINISHED")  # something is under way when it is asked
+        assert spool.modelled() == set()
+        spool.log_model("t0", folder, {"pareto": "true"})
+        assert spool.close() == 0
+        assert folder.is_dir() == left
+        (model,) = client.search_logged_models([patient.experiment_id])
+        assert (model.status, model.tags.get("pareto")) == (("PENDING", None) if left else ("READY", "true"))
+    assert Journal(tmp_path).left == 0
