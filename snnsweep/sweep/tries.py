@@ -49,8 +49,9 @@ def every_loss_is_a_death() -> Iterator[None]:
     """Inside, Tune takes it as the death of one process when Ray ends one that takes too much memory, or loses what it
     said. Tune itself ends the whole run then, with a RuntimeError: it knows a RayActorError alone.
 
-    A trial's last error stays in this process's memory. Tune would read it back from the sweep's storage and unpickle
-    it, which runs whatever somebody with access to that storage has put there.
+    A trial's last error stays in this process's memory. Tune would write it as it is, with the passwords that may be in
+    its text, to the sweep's storage, read it back from there and unpickle it, which runs whatever somebody with access
+    to that storage has put there.
     """
     told, noted = RayActorManager._actor_task_failed, Trial.handle_error
 
@@ -62,7 +63,8 @@ def every_loss_is_a_death() -> Iterator[None]:
     def note(self: Trial, exc: Any = None) -> None:
         kept = exc if isinstance(exc, RayTaskError | RayActorError) else None
         vars(self.temporary_state)["raised"] = kept  # which Ray writes nowhere
-        noted(self, exc)
+        with patch.object(Trial, "local_path", None):  # without one it counts the error, and writes nothing
+            noted(self, exc)
 
     with (
         patch.object(RayActorManager, "_actor_task_failed", failed),

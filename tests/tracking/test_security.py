@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RayTaskError
 from ray.train._internal.storage import StorageContext
 from ray.tune.experiment import Trial
 from serving import server
@@ -70,6 +71,29 @@ def test_an_error_that_somebody_put_into_the_storage_is_not_unpickled(tmp_path: 
     assert not (tmp_path / "ran").exists()
     trial.get_pickled_error()
     assert (tmp_path / "ran").exists()  # so it would have been seen
+
+
+@pytest.mark.parametrize("restoring", [False, True])
+def test_the_error_of_a_trial_is_written_nowhere_by_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restoring: bool
+):
+    """Ray itself would put its text and its pickle beside the trial's state, and send both to the storage."""
+    text = "cannot reach http://me:hunter2@host/x"
+    error = RayTaskError("step", f"ray::train()\nOSError: {text}", OSError(text)).as_instanceof_cause()
+    storage = StorageContext(str(tmp_path), "ray", trial_dir_name="t0000")
+    monkeypatch.setattr("ray.train._internal.storage._get_ray_train_session_dir", lambda: str(tmp_path / "session"))
+    trial = Trial("x", stub=True, storage=storage, trial_id="t0000")
+    if restoring:
+        trial.temporary_state.restoring_from = object()
+    trial.init_local_path()
+    with every_loss_is_a_death():
+        trial.handle_error(error)
+        assert trial.get_pickled_error() is error
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"hunter2" in file.read_bytes()]
+    assert (trial.error_file, trial.pickled_error_file) == (None, None)
+    assert trial.run_metadata.num_failures + trial.temporary_state.num_restore_failures == 1
+    trial.handle_error(error)
+    assert "hunter2" in Path(trial.error_file).read_text()  # so it would have been seen
 
 
 def test_mlflow_is_served_on_the_loopback_address_alone():
